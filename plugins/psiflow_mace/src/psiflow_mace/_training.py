@@ -1,0 +1,227 @@
+"""Training: gradient steps on MACE's loss, averaged weights, and checkpoints that it resumes from exactly."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from psiflow_core.components import TrainingResult, TrainingTask
+from psiflow_core.errors import TrainingFailed
+from psiflow_mace import _dataset, _start
+from psiflow_mace._dataset import Example, errors
+from psiflow_mace._engine import modules, on, precision, threads, torch
+from psiflow_mace._graphs import Integers
+from psiflow_mace._model import Model, write_atomically
+
+if TYPE_CHECKING:
+    from psiflow_mace.potential import Mace
+
+
+def train(options: Mace, task: TrainingTask) -> TrainingResult:
+    """Train one model, from the checkpoint of an earlier attempt if there is one.
+
+    Raises:
+        TrainingFailed: there is nothing to train on, a label is not finite, a species is not covered, the
+            parent has another architecture, or the loss is not finite.
+        OptionError: the device cannot be reached.
+    """
+    device = on(task.resources.device)
+    task.folder.mkdir(parents=True, exist_ok=True)
+    with threads(task.resources.cores):
+        start = _start.model(options, task)
+        training = _dataset.examples(task.training, start, "training")
+        validation = _dataset.examples(task.validation, start, "validation")
+        run = Run(options, task, start, training, validation, device)
+        run.resume()
+        run.go()
+        return run.finish()
+
+
+class Run:
+    """One training as it stands after `step` gradient steps."""
+
+    def __init__(
+        self,
+        options: Mace,
+        task: TrainingTask,
+        start: Model,
+        training: Sequence[Example],
+        validation: Sequence[Example],
+        device: torch.device,
+    ) -> None:
+        self._options = options
+        self._folder = task.folder
+        self._seed = task.seed
+        self._steps = task.steps or options.steps
+        self._start = start
+        self._device = device
+        self._training = training
+        self._validation = validation
+        self._fingerprint = _start.fingerprint(options, task)
+        self._stresses = any(example.stress_weight for example in training)
+        self._network = start.network().to(device)
+        self._optimizer = _optimizer(self._network, options)
+        self._loss = _loss(options, start.dtype, self._stresses).to(device)
+        self._average = _average(self._network, options.ema_decay)
+        self.step = 0
+        self._best: dict[str, Any] = {"loss": np.inf, "step": 0, "weights": None}
+        self._history: list[dict[str, float]] = []
+        self._losses: list[float] = []
+        self._stopped = False
+
+    # The loop ----------------------------------------------------------------------------------------------
+
+    def go(self) -> None:
+        """Take the steps that are left."""
+        while self.step < self._steps and not self._stopped:
+            self._losses.append(self._take_step())
+            self.step += 1
+            if self.step % self._options.evaluate_every == 0 or self.step == self._steps:
+                self._evaluate()
+                self._save_checkpoint()
+
+    def finish(self) -> TrainingResult:
+        """Write the model and its errors: the best averaged weights, or the last where nothing validates."""
+        with self._average.average_parameters():
+            if self._best["weights"] is not None:
+                self._network.load_state_dict(self._best["weights"])
+            weights = {name: tensor.cpu().clone() for name, tensor in self._network.state_dict().items()}
+            found = errors(self._network, self._validation or self._training, self._start, self._device)
+        if not np.isfinite(list(found.values())).all():
+            raise TrainingFailed("the trained model predicts what is not finite: lower learning_rate")
+        model = Model(**{**vars(self._start), "weights": weights})
+        model.save(self._folder / "model.pt")
+        return TrainingResult(self._folder / "model.pt", self.step, found, self._history)
+
+    def _take_step(self) -> float:
+        batch = [
+            self._training[k] for k in minibatch(self.step, self._seed, len(self._training), self._options.batch_size)
+        ]
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._learning_rate()
+        self._optimizer.zero_grad(set_to_none=True)
+        loss = self._loss_of(batch, training=True)
+        loss.backward()
+        if self._options.gradient_clip is not None:
+            torch.nn.utils.clip_grad_norm_(self._network.parameters(), self._options.gradient_clip)
+        value = float(loss.detach())
+        if not np.isfinite(value):
+            rate = self._options.learning_rate
+            raise TrainingFailed(
+                f"the loss is not finite at step {self.step}: lower learning_rate={rate}, "
+                "or look for wrong labels in the training set"
+            )
+        self._optimizer.step()
+        self._average.update()
+        return value
+
+    def _learning_rate(self) -> float:
+        progress = self.step / max(1, self._steps - 1)
+        return float(self._options.learning_rate * self._options.learning_rate_decay**progress)
+
+    def _loss_of(self, examples: Sequence[Example], training: bool) -> torch.Tensor:
+        return _dataset.loss(self._network, self._loss, examples, self._start, self._device, self._stresses, training)
+
+    def _evaluate(self) -> None:
+        record = {"step": float(self.step), "loss": float(np.mean(self._losses))}
+        self._losses = []
+        if self._validation:
+            with self._average.average_parameters():
+                found = errors(self._network, self._validation, self._start, self._device)
+                validation_loss = self._weighted(found)
+                if validation_loss < self._best["loss"]:
+                    weights = {name: tensor.clone() for name, tensor in self._network.state_dict().items()}
+                    self._best = {"loss": validation_loss, "step": self.step, "weights": weights}
+            record |= {"validation_loss": validation_loss, **found}
+            patience = self._options.patience
+            waited = (self.step - self._best["step"]) / self._options.evaluate_every
+            self._stopped = patience is not None and waited >= patience
+        self._history.append(record)
+
+    def _weighted(self, found: dict[str, float]) -> float:
+        """The loss that the errors on the validation set amount to."""
+        loss = self._options.energy_weight * found["energy_rmse"] ** 2
+        loss += self._options.forces_weight * found["force_rmse"] ** 2
+        return loss + self._options.stress_weight * found.get("stress_rmse", 0.0) ** 2
+
+    # Checkpoints -------------------------------------------------------------------------------------------
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self._folder / "checkpoint.pt"
+
+    def _save_checkpoint(self) -> None:
+        content = io.BytesIO()
+        state = {
+            "fingerprint": self._fingerprint,
+            "step": self.step,
+            "network": self._network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "average": self._average.state_dict(),
+            "best": self._best,
+            "history": self._history,
+            "stopped": self._stopped,
+        }
+        torch.save(state, content)
+        write_atomically(self._checkpoint, content.getvalue())
+
+    def resume(self) -> None:
+        """Go on from the checkpoint in the folder if it is one of this very task."""
+        state = _read(self._checkpoint, self._device)
+        if state is None or state["fingerprint"] != self._fingerprint:
+            return
+        self._network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._average.load_state_dict(state["average"])
+        self.step, self._best, self._history = state["step"], state["best"], state["history"]
+        self._stopped = state["stopped"]
+
+
+def _read(checkpoint: Path, device: torch.device) -> dict[str, Any] | None:
+    """What a checkpoint holds; None if there is none, or a damaged one, which only costs its steps again."""
+    try:
+        return dict(torch.load(checkpoint, map_location=device, weights_only=True))
+    except Exception:  # torch raises whatever it stumbles over
+        return None
+
+
+def minibatch(step: int, seed: int, count: int, size: int) -> list[int]:
+    """Which examples a step is taken on: each pass over the data in an order of its own, from the seed."""
+    places = range(step * size, (step + 1) * size)
+    orders: dict[int, Integers] = {
+        epoch: np.random.default_rng([seed, epoch]).permutation(count) for epoch in {k // count for k in places}
+    }
+    return [int(orders[k // count][k % count]) for k in places]
+
+
+def _optimizer(network: Any, options: Mace) -> torch.optim.Optimizer:
+    """Adam, with weight decay on the weights that `mace_run_train` decays."""
+    decayed: list[torch.Tensor] = []
+    free: list[torch.Tensor] = []
+    for name, parameter in network.named_parameters():
+        inside = name.startswith("interactions.") and ("linear.weight" in name or "skip_tp_full.weight" in name)
+        (decayed if inside or name.startswith("products.") else free).append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": options.weight_decay},
+        {"params": free, "weight_decay": 0.0},
+    ]
+    return torch.optim.Adam(groups, lr=options.learning_rate, amsgrad=options.amsgrad, fused=True)
+
+
+def _loss(options: Mace, dtype: str, stresses: bool) -> Any:
+    with precision(dtype):
+        if not stresses:
+            return modules.WeightedEnergyForcesLoss(options.energy_weight, options.forces_weight)
+        return modules.WeightedEnergyForcesStressLoss(
+            options.energy_weight, options.forces_weight, options.stress_weight
+        )
+
+
+def _average(network: Any, decay: float) -> Any:
+    from torch_ema import ExponentialMovingAverage
+
+    return ExponentialMovingAverage(network.parameters(), decay=decay)

@@ -1,0 +1,104 @@
+"""The potential `mace`: its options, and what can be done with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from ase import Atoms
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from psiflow_core.components import Potential, Predictor, TrainingResult, TrainingTask
+
+
+class Mace(Potential):
+    """MACE: equivariant message passing with many-body messages (Batatia et al., NeurIPS 2022).
+
+    The defaults suit the small data sets and budgets of online learning: a small network, small batches,
+    a high learning rate that decays, and averaged weights.
+    """
+
+    name: ClassVar[str] = "mace"
+    engine: ClassVar[str] = "mace"
+
+    r_max: PositiveFloat = 5.0
+    """Atoms nearer than this exchange messages. [Å]"""
+    num_channels: PositiveInt = 16
+    """Features of each atom for each angular momentum. [count]"""
+    max_L: int = Field(default=0, ge=0, le=3)  # noqa: N815 (MACE's own name)
+    """Highest angular momentum of the messages: 0 is fast, 1 and 2 are more accurate. [ħ]"""
+    num_interactions: int = Field(default=2, ge=1, le=5)
+    """Rounds of message passing; each widens what an atom sees by `r_max`. [count]"""
+    correlation: int = Field(default=2, ge=1, le=4)
+    """Neighbours that meet in one message: the body order is one more. [count]"""
+    max_ell: int = Field(default=3, ge=0, le=4)
+    """Highest angular momentum of the neighbours' spherical harmonics. [ħ]"""
+    num_radial_basis: int = Field(default=8, ge=2)
+    """Bessel functions of the distance. [count]"""
+    num_cutoff_basis: int = Field(default=5, ge=2)
+    """Exponent of the polynomial that takes messages to zero at `r_max`. [count]"""
+    readout_channels: PositiveInt = 16
+    """Hidden neurons of the last readout (`MLP_irreps` of MACE is this many `0e`). [count]"""
+
+    steps: PositiveInt = 1000
+    """Gradient steps, at most. [count]"""
+    batch_size: PositiveInt = 1
+    """Structures in a gradient step. [count]"""
+    learning_rate: PositiveFloat = 0.03
+    """Adam's learning rate at the first step. [dimensionless]"""
+    learning_rate_decay: float = Field(default=0.01, gt=0, le=1)
+    """Learning rate at the last step over that at the first; it falls exponentially. [fraction]"""
+    weight_decay: NonNegativeFloat = 5e-7
+    """L2 penalty on the weights of messages and products. [dimensionless]"""
+    amsgrad: bool = True
+    """Use the AMSGrad variant of Adam. [yes or no]"""
+    ema_decay: float = Field(default=0.99, gt=0, lt=1)
+    """Memory of the exponential average over weights, which makes the final model. [fraction per step]"""
+    gradient_clip: PositiveFloat | None = 10.0
+    """Longest gradient that is followed as it is; null follows all. [norm]"""
+    energy_weight: NonNegativeFloat = 10.0
+    """Weight of the squared error of the energy per atom in the loss. [atom²/eV²]"""
+    forces_weight: NonNegativeFloat = 100.0
+    """Weight of the mean squared error of the force components in the loss. [Å²/eV²]"""
+    stress_weight: NonNegativeFloat = 1000.0
+    """Weight of the mean squared error of the stress components in the loss. [Å⁶/eV²]"""
+    evaluate_every: PositiveInt = 50
+    """Steps between two evaluations on the validation set, each of which leaves a checkpoint. [count]"""
+    patience: PositiveInt | None = None
+    """Stop after this many evaluations without a better validation loss; null never stops. [count]"""
+
+    dtype: Literal["float32", "float64"] = "float32"
+    """Precision of the network; energies are always summed in float64. [name]"""
+    foundation_model: str | None = None
+    """File of a MACE model (`.model`) whose architecture and weights a training starts from. MACE's files are
+    pickles, which can run any code when they are opened: name only files that you trust. [path]"""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Mace:
+        if self.max_L > self.max_ell:
+            raise ValueError(f"max_L={self.max_L} needs max_ell of at least {self.max_L}; raise max_ell or lower max_L")
+        if not (self.energy_weight or self.forces_weight):
+            raise ValueError("energy_weight and forces_weight are both zero; give at least one of them a value")
+        return self
+
+    def check(self, structures: Sequence[Atoms]) -> None:
+        from psiflow_mace import _foundation
+
+        if self.foundation_model is not None:
+            _foundation.check(Path(self.foundation_model), structures)
+
+    def train(self, task: TrainingTask) -> TrainingResult:
+        from psiflow_mace import _training
+
+        return _training.train(self, task)
+
+    def load(self, model: Path, device: str = "cpu") -> Predictor:
+        from psiflow_mace import _predictor
+
+        return _predictor.MacePredictor.of_file(model, device)
+
+    def export(self, model: Path, target: Path) -> None:
+        from psiflow_mace import _model
+
+        _model.export(model, target)

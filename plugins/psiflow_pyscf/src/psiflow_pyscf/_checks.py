@@ -1,0 +1,175 @@
+"""What PySCF cannot do, told before anything is computed."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ase import Atoms
+
+from psiflow_core import structures
+from psiflow_core.errors import EngineMissing, OptionError, StructureError, did_you_mean
+from psiflow_pyscf import _pyscf  # noqa: F401  # first: it keeps PySCF from its configuration file
+
+if TYPE_CHECKING:
+    from psiflow_pyscf.reference import PySCF
+
+
+def check_level(options: PySCF) -> None:
+    """Refuse a functional, basis or dispersion correction that does not exist, or not together.
+
+    Raises:
+        OptionError: what is wrong and what to do.
+        EngineMissing: the dispersion correction's package is not installed.
+    """
+    if options.method == "dft":
+        _check_functional(options)
+    _check_basis(options.basis)
+    if options.dispersion:
+        _check_dispersion(options)
+
+
+def check_structure(options: PySCF, atoms: Atoms) -> None:
+    """Refuse a structure that is no molecule, has an impossible spin, or an element without basis functions.
+
+    Raises:
+        StructureError, OptionError: what is wrong and what to do.
+    """
+    formula = atoms.get_chemical_formula()
+    if atoms.pbc.any():
+        raise StructureError(
+            f"{formula} is periodic but reference 'pyscf' is for molecules; "
+            "set atoms.pbc = False if it is one, or use a periodic reference such as 'cp2k'"
+        )
+    structures.check([atoms])
+    electrons = int(atoms.numbers.sum()) - structures.charge_of(atoms)
+    if not 0 <= structures.spin_of(atoms) - 1 <= electrons or electrons == 0:
+        raise StructureError(
+            f"{formula}: {electrons} electrons cannot have spin multiplicity {structures.spin_of(atoms)}; "
+            "set info['spin'] (2S+1) and info['charge']"
+        )
+    for symbol in structures.species([atoms]):
+        if not _has_functions(options.basis, symbol):
+            raise OptionError(
+                f"reference 'pyscf': basis '{options.basis}' has no functions for {symbol}; choose another"
+            )
+
+
+def core_potentials(basis: str, symbols: list[str]) -> dict[str, str]:
+    """Which elements have an effective core potential in this basis, as `pyscf.gto.Mole.ecp` wants it."""
+    from pyscf.gto.basis import load_ecp
+
+    found = {}
+    for symbol in symbols:
+        with _quiet(), contextlib.suppress(Exception):  # a basis without potentials is an error to PySCF
+            if load_ecp(basis, symbol):
+                found[symbol] = basis
+    return found
+
+
+def _check_functional(options: PySCF) -> None:
+    """PySCF's parser guesses: it must not silently make another functional of a name."""
+    from pyscf.dft import libxc
+
+    name = options.functional
+    try:
+        with contextlib.redirect_stderr(io.StringIO()) as guesses:
+            (exact, *_), terms = libxc.parse_xc(name)
+            derivatives = libxc.max_deriv_order(name) if terms else 1
+    except Exception as error:  # KeyError, ValueError, NotImplementedError, by the way the name is wrong
+        raise OptionError(f"{_about(name)} is not known to libxc.{did_you_mean(name, _known())}") from error
+    if guesses.getvalue():
+        raise OptionError(f"{_about(name)} is ambiguous; write libxc's full name. {guesses.getvalue().strip()}")
+    kinds = {_kinds()[int(number)] for number, _ in terms}
+    if "K" in kinds or not (terms or exact):
+        raise OptionError(f"{_about(name)} is no exchange-correlation functional")
+    if "," not in name and not kinds & {"XC"} and not {"X", "C"} <= kinds:
+        raise OptionError(
+            f"{_about(name)} is exchange or correlation alone; name both, as in 'lda,vwn', "
+            f"or write '{name},' if you mean it"
+        )
+    if derivatives < 1 or libxc.needs_laplacian(name):
+        raise OptionError(f"{_about(name)} has no forces in PySCF; choose another")
+    if re.search(r"[-_]d\d?$", name) and not options.dispersion:
+        raise OptionError(f"{_about(name)} was fitted with a dispersion correction that libxc's lacks; set dispersion")
+
+
+def _check_basis(basis: str) -> None:
+    """An unknown name has no functions for any of three common elements."""
+    if not any(_has_functions(basis, symbol) for symbol in ("H", "C", "I")):
+        raise OptionError(
+            f"reference 'pyscf': basis '{basis}' is not known to PySCF.{did_you_mean(basis, _known_bases())}"
+        )
+
+
+def _check_dispersion(options: PySCF) -> None:
+    from pyscf import gto, scf
+    from pyscf.dft import libxc
+
+    try:
+        from pyscf.dispersion import dftd3, dftd4
+    except (ImportError, OSError) as error:
+        raise EngineMissing(
+            f"dispersion='{options.dispersion}' needs a package that cannot be imported ({error}); "
+            "install it: pip install pyscf-dispersion"
+        ) from error
+    functional = "hf" if options.method == "hf" else options.functional
+    if options.method == "dft" and libxc.is_nlc(functional):
+        raise OptionError(f"{_about(functional)} holds dispersion (VV10) by itself; set dispersion=None")
+    model = {"d3bj": dftd3.DFTD3Dispersion, "d4": dftd4.DFTD4Dispersion}[str(options.dispersion)]
+    try:
+        name = scf.dispersion.parse_disp(functional, options.dispersion)[0]
+        model(gto.M(atom="He", verbose=0), xc=name)
+    except (RuntimeError, NotImplementedError) as error:
+        raise OptionError(
+            f"reference 'pyscf': dispersion='{options.dispersion}' has no parameters for '{functional}'; "
+            "choose another correction or functional"
+        ) from error
+
+
+def _has_functions(basis: str, symbol: str) -> bool:
+    from pyscf.gto.basis import load
+
+    with _quiet():
+        try:
+            return bool(load(basis, symbol))
+        except Exception:  # BasisNotFoundError, KeyError, IndexError, by the file's format
+            return False
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _about(functional: str) -> str:
+    return f"reference 'pyscf': functional '{functional}'"
+
+
+def _kinds() -> dict[int, str]:
+    """Exchange (X), correlation (C), both (XC) or kinetic energy (K), by libxc's number."""
+    from pyscf.dft import libxc
+
+    return {
+        number: kind.group(1)
+        for name, number in libxc.available_libxc_functionals().items()
+        if (kind := re.search(r"_(XC|X|C|K)(_|$)", name))
+    }
+
+
+def _known() -> list[str]:
+    from pyscf.dft import libxc
+
+    return [name.lower() for name in (*libxc.XC_ALIAS, *libxc.XC_CODES)]
+
+
+def _known_bases() -> list[str]:
+    from pyscf.gto.basis import ALIAS
+
+    return [str(name) for name in ALIAS]

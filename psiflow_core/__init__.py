@@ -1,0 +1,62 @@
+"""Online learning of interatomic potentials: a minimal core with plugins.
+
+The public names, loaded when they are first used: importing psiflow is quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from psiflow_core.context import Context as Context
+    from psiflow_core.learning.online import OnlineLearning as OnlineLearning
+    from psiflow_core.learning.online import Result as Result
+    from psiflow_core.learning.selection import Bootstrap as Bootstrap
+    from psiflow_core.learning.selection import Selection as Selection
+    from psiflow_core.learning.stopping import Budget as Budget
+    from psiflow_core.learning.stopping import Stopping as Stopping
+    from psiflow_core.learning.training import Training as Training
+    from psiflow_core.learning.walkers import ErrorThresholds as ErrorThresholds
+    from psiflow_core.learning.walkers import Ramp as Ramp
+    from psiflow_core.learning.walkers import Segments as Segments
+    from psiflow_core.learning.walkers import Walking as Walking
+    from psiflow_core.models import TrainedPotential as TrainedPotential
+    from psiflow_core.plugins import executor as executor
+    from psiflow_core.plugins import potential as potential
+    from psiflow_core.plugins import reference as reference
+    from psiflow_core.plugins import sampler as sampler
+    from psiflow_core.sampling import Limits as Limits
+
+_HOMES = {
+    "Bootstrap": "learning.selection",
+    "Budget": "learning.stopping",
+    "Context": "context",
+    "ErrorThresholds": "learning.walkers",
+    "Limits": "sampling",
+    "OnlineLearning": "learning.online",
+    "Ramp": "learning.walkers",
+    "Result": "learning.online",
+    "Segments": "learning.walkers",
+    "Selection": "learning.selection",
+    "Stopping": "learning.stopping",
+    "TrainedPotential": "models",
+    "Training": "learning.training",
+    "Walking": "learning.walkers",
+    "executor": "plugins",
+    "potential": "plugins",
+    "reference": "plugins",
+    "sampler": "plugins",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'psiflow_core' has no attribute '{name}'")
+    return getattr(import_module(f"psiflow_core.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

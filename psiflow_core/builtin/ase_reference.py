@@ -1,0 +1,182 @@
+"""A reference that asks any ASE calculator: EMT, Lennard-Jones, tblite's GFN2-xTB, or a code behind ASE."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from ase import Atoms
+from pydantic import Field, JsonValue
+
+from psiflow_core.components import LabelTask, Reference
+from psiflow_core.errors import EngineMissing, OptionError, ReferenceFailed, StructureError, did_you_mean
+from psiflow_core.structures import Label, charge_of, isolated_atom, species, spin_of
+
+if TYPE_CHECKING:
+    from ase.calculators.calculator import Calculator
+
+QUIET: dict[str, dict[str, JsonValue]] = {"tblite": {"verbosity": 0}}
+"""Parameters that keep a calculator from writing to the worker's output, unless the user sets them."""
+
+UNCONVERGED = ("SCFError", "ConvergenceError", "KohnShamConvergenceError")
+"""Exceptions of ASE, tblite and GPAW for a self-consistent field that does not converge."""
+
+
+class AseReference(Reference):
+    """The energy, forces and stress of an ASE calculator, by name.
+
+    Charge and spin multiplicity of a structure reach calculators that have parameters for them, named as in
+    tblite: `charge` and `multiplicity`. The energy is the one whose gradient the forces are (the free energy
+    of a calculator with smeared occupations).
+    """
+
+    name: ClassVar[str] = "ase"
+
+    calculator: str
+    """`emt`, `lj`, `tblite`, another name that ASE knows, or `package.module:Class`."""
+    parameters: dict[str, JsonValue] = Field(default_factory=dict)
+    """Keyword arguments of the calculator, in the units of its own documentation."""
+
+    def label(self, structure: Atoms, task: LabelTask) -> Label:
+        calculator = self._build(structure, task)
+        atoms = structure.copy()
+        atoms.calc = calculator
+        try:
+            with np.errstate(all="ignore"):  # what is not a number is told below
+                label = _ask(atoms)
+        except Exception as error:  # a calculator raises whatever its code met
+            message = f"calculator '{self.calculator}' failed: {error or type(error).__name__}"
+            raise ReferenceFailed(message, _reason(error)) from error
+        if not np.isfinite(label.energy) or not np.isfinite(label.forces).all():
+            raise ReferenceFailed(f"calculator '{self.calculator}' gave an energy or forces that are not numbers")
+        return label
+
+    def check(self, structures: Sequence[Atoms]) -> None:
+        """Refuse wrong parameters, charges that it would not see and, if it runs here, unknown elements."""
+        accepted = self._accepted(self._class())
+        self._build(structures[0], None)
+        for atoms in structures:
+            if charge_of(atoms) and "charge" not in accepted:
+                raise StructureError(
+                    f"{atoms.get_chemical_formula()} has charge {charge_of(atoms)}, which calculator "
+                    f"'{self.calculator}' does not know of; remove info['charge'] or choose another reference"
+                )
+        if not _runs_a_program(self._class()):
+            for symbol in species(structures):
+                self._check_element(symbol)
+
+    def _check_element(self, symbol: str) -> None:
+        from tempfile import TemporaryDirectory
+
+        with TemporaryDirectory() as folder:
+            try:
+                self.label(isolated_atom(symbol), LabelTask(Path(folder)))
+            except ReferenceFailed as failure:
+                if failure.reason == "bad input":
+                    raise StructureError(f"one {symbol} atom on its own: {failure}") from failure
+
+    def _class(self) -> type[Calculator]:
+        """The calculator's class.
+
+        Raises:
+            OptionError: nothing is called that.
+            EngineMissing: its package is not installed.
+        """
+        try:
+            return _find_class(self.calculator)
+        except ImportError as error:
+            if (error.name or "").startswith("ase.calculators") and ":" not in self.calculator:
+                raise self._unknown() from None
+            package = (error.name or self.calculator).partition(".")[0]
+            raise EngineMissing(
+                f"calculator '{self.calculator}' needs package '{package}', which cannot be imported here "
+                f"({error}); install it where labels are computed: pip install {package}"
+            ) from error
+        except AttributeError:
+            raise self._unknown() from None
+
+    def _unknown(self) -> OptionError:
+        from ase.calculators.calculator import names
+
+        return OptionError(
+            f"reference 'ase': calculator='{self.calculator}': no such calculator."
+            f"{did_you_mean(self.calculator, [*names, 'tblite'])} "
+            "Give a name that ASE knows ('emt', 'lj', 'tblite', …) or 'package.module:Class'"
+        )
+
+    def _build(self, structure: Atoms, task: LabelTask | None) -> Calculator:
+        engine = self._class()
+        accepted = self._accepted(engine)
+        unknown = sorted(set(self.parameters) - accepted) if accepted else []
+        if unknown:
+            raise OptionError(
+                f"reference 'ase': calculator '{self.calculator}' has no parameter '{unknown[0]}'."
+                f"{did_you_mean(unknown[0], accepted)} Parameters: {', '.join(sorted(accepted))}"
+            )
+        settings: dict[str, Any] = {**QUIET.get(self.calculator, {}), **_electrons(structure, accepted)}
+        if task is not None and _runs_a_program(engine):
+            settings["directory"] = str(task.folder)
+        try:
+            return engine(**{**settings, **self.parameters})
+        except Exception as error:  # each class has its own way to refuse a value
+            raise OptionError(
+                f"reference 'ase': calculator '{self.calculator}' refuses parameters={self.parameters}: "
+                f"{error or type(error).__name__}"
+            ) from error
+
+    def _accepted(self, engine: type[Calculator]) -> set[str]:
+        """The parameters that the class declares; empty if it declares none and takes anything."""
+        defaults = getattr(engine, "default_parameters", {})
+        signature = inspect.signature(engine).parameters.values()
+        named = {p.name for p in signature if p.kind is not p.VAR_KEYWORD and p.name != "self"}
+        takes_anything = any(p.kind is p.VAR_KEYWORD for p in signature) and not defaults
+        return set() if takes_anything or _runs_a_program(engine) else {*defaults, *named}
+
+
+def _find_class(name: str) -> type[Calculator]:
+    if ":" in name:
+        module, _, attribute = name.partition(":")
+        found: type[Calculator] = getattr(import_module(module), attribute)
+        return found
+    if name == "tblite":
+        from tblite.ase import TBLite
+
+        return TBLite
+    from ase.calculators.calculator import get_calculator_class
+
+    return get_calculator_class(name)
+
+
+def _runs_a_program(engine: type[Calculator]) -> bool:
+    """Whether the calculator writes files and starts another program."""
+    from ase.calculators.calculator import FileIOCalculator
+    from ase.calculators.genericfileio import GenericFileIOCalculator
+
+    return inspect.isclass(engine) and issubclass(engine, FileIOCalculator | GenericFileIOCalculator)
+
+
+def _electrons(structure: Atoms, accepted: set[str]) -> dict[str, int]:
+    known = {"charge": charge_of(structure), "multiplicity": spin_of(structure)}
+    return {name: value for name, value in known.items() if name in accepted}
+
+
+def _ask(atoms: Atoms) -> Label:
+    forces = atoms.get_forces()
+    results = atoms.calc.results
+    energy = float(results["free_energy"] if "free_energy" in results else atoms.get_potential_energy())
+    has_stress = atoms.pbc.all() and "stress" in atoms.calc.implemented_properties
+    return Label(energy, np.array(forces, float), np.array(atoms.get_stress(), float) if has_stress else None)
+
+
+def _reason(error: Exception) -> str:
+    from ase.calculators.calculator import CalculatorSetupError
+
+    if type(error).__name__ in UNCONVERGED or "not converge" in str(error).lower():
+        return "unconverged"
+    if isinstance(error, CalculatorSetupError | NotImplementedError | KeyError | ValueError):
+        return "bad input"
+    return "memory" if isinstance(error, MemoryError) else "engine"

@@ -1,0 +1,101 @@
+"""Executors for one machine: worker processes, and threads for debugging."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import PositiveFloat, PositiveInt
+
+from psiflow_core import guard
+from psiflow_core.components import Executor, Pool, Resources
+
+if TYPE_CHECKING:
+    from parsl.executors.base import ParslExecutor
+
+LOOPBACK = "127.0.0.1"
+
+
+def machine_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Local(Executor):
+    """Worker processes on this machine, over encrypted loopback connections."""
+
+    name: ClassVar[str] = "local"
+
+    cores_per_worker: PositiveInt = 1
+    """Threads that one task may use."""
+    workers: PositiveInt | None = None
+    """Worker processes; by default as many as fit on the cores and in the memory of the machine."""
+    memory_per_worker: PositiveFloat = 2.0
+    """What a task may need. [GiB]"""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where potentials compute."""
+    gpus: PositiveInt = 1
+    """GPUs to spread the workers over, if the device is cuda."""
+    encrypted: bool = True
+    """Encrypt the connections between driver and workers."""
+
+    def slots(self) -> int:
+        if self.workers is not None:
+            return self.workers
+        if self.device == "cuda":
+            return self.gpus
+        import psutil
+
+        by_memory = int(psutil.virtual_memory().total / 2**30 / self.memory_per_worker)
+        return max(1, min(machine_cores() // self.cores_per_worker, by_memory))
+
+    def resources(self) -> Resources:
+        return Resources(self.cores_per_worker, self.device, self.memory_per_worker)
+
+    def build(self, pool: Pool) -> ParslExecutor:
+        from parsl.launchers import SimpleLauncher
+        from parsl.providers import LocalProvider
+
+        from psiflow_core.builtin._htex import INTERCHANGE, WORKER_POOL, WorkerProcesses
+
+        guarded = guard.command(pool.driver, pool.folder)
+        workers = guard.command(pool.driver, pool.folder, self.cores_per_worker)
+        return WorkerProcesses(
+            label=pool.label,
+            provider=LocalProvider(init_blocks=1, min_blocks=1, max_blocks=1, launcher=SimpleLauncher()),
+            launch_cmd=f"{shlex.join([*workers, pool.python])} {WORKER_POOL}",
+            interchange_launch_cmd=[*guarded, pool.python, *INTERCHANGE],
+            address=LOOPBACK,
+            loopback_address=LOOPBACK,
+            cores_per_worker=1e-6,  # the number of workers is ours to say
+            max_workers_per_node=self.slots(),
+            available_accelerators=self.gpus if self.device == "cuda" else (),
+            encrypted=self.encrypted,
+            heartbeat_period=2,
+            heartbeat_threshold=30,
+            poll_period=10,
+            worker_logdir_root=str(pool.folder),
+        )
+
+
+class Threads(Executor):
+    """Threads of the driver's own process: for debugging, where a breakpoint has to be reached."""
+
+    name: ClassVar[str] = "threads"
+
+    workers: PositiveInt = 1
+    """Threads."""
+    cores_per_worker: PositiveInt = 1
+    """Threads that one task's engine may use."""
+
+    def slots(self) -> int:
+        return self.workers
+
+    def resources(self) -> Resources:
+        return Resources(self.cores_per_worker)
+
+    def build(self, pool: Pool) -> ParslExecutor:
+        from parsl.executors import ThreadPoolExecutor
+
+        return ThreadPoolExecutor(label=pool.label, max_threads=self.workers)

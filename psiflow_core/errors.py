@@ -1,0 +1,82 @@
+"""What a user can be told. Each error says what is wrong and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class PsiflowError(Exception):
+    """The root of every error that psiflow raises on purpose."""
+
+
+class PluginNotFound(PsiflowError, LookupError):
+    """No installed plugin offers a component of this kind and name."""
+
+
+class PluginBroken(PsiflowError):
+    """The plugin that should offer the component could not be loaded; the message holds the cause."""
+
+
+class OptionError(PsiflowError, ValueError):
+    """An option of a component, or of the campaign, is unknown or has a value outside its range."""
+
+
+class EngineMissing(PsiflowError, ImportError):
+    """The package that does a plugin's work cannot be imported where the task runs."""
+
+
+class StructureError(PsiflowError, ValueError):
+    """A structure that nothing should be computed for: empty, NaN, overlapping atoms, impossible spin."""
+
+
+class ReferenceFailed(PsiflowError):
+    """A reference gave no trustworthy label.
+
+    ``reason`` is one of a few words that policies and reports count by:
+    ``"unconverged"``, ``"bad input"``, ``"wall time"``, ``"memory"``, ``"engine"``.
+    """
+
+    def __init__(self, message: str, reason: str = "engine") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class WalkerExploded(PsiflowError):
+    """A walker reached a structure for which the potential has no finite answer."""
+
+
+class TrainingFailed(PsiflowError):
+    """A training gave no usable model, because its loss is not finite, for instance."""
+
+
+class CampaignError(PsiflowError):
+    """A campaign cannot start or go on: the folder is taken, unwritable, or another configuration's."""
+
+
+class ModelCorrupt(PsiflowError):
+    """A model file is not the one that was recorded: its content hash differs."""
+
+
+class WorkerLost(PsiflowError):
+    """The process that ran a task died before the task ended."""
+
+
+class TaskFailed(PsiflowError):
+    """A task ended in a failure on its worker.
+
+    ``type`` is the name of the exception class there, ``reason`` the word that failures are counted by,
+    ``trace`` the worker's traceback. Exceptions do not cross process borders; this text does.
+    """
+
+    def __init__(self, message: str, type: str = "Exception", reason: str = "error", trace: str = "") -> None:
+        super().__init__(message)
+        self.type = type
+        self.reason = reason
+        self.trace = trace
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A suggestion to end a message with, empty when nothing known resembles ``name``."""
+    close = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" Did you mean '{close[0]}'?" if close else ""

@@ -1,0 +1,239 @@
+"""Between the campaign and the workers: the input of a task, and what its outcome means for the journal.
+
+A task's input is a function of the task and the state, so that a restarted driver makes the same one. Its
+identity is the hash of that input without the paths in it: a folder that was moved holds the same tasks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from ase import Atoms
+
+from psiflow_core.components import Spec
+from psiflow_core.context import Outcome, Work
+from psiflow_core.learning.campaign import WORK, Candidate, Generation, State, Task
+from psiflow_core.learning.metrics import error_at
+from psiflow_core.learning.settings import Settings
+from psiflow_core.learning.walkers import derive_seed
+from psiflow_core.store import Store, read_label
+from psiflow_core.structures import Plain, from_plain, label_of, sha256, to_plain
+from psiflow_core.tasks import label_file, write_json
+
+PATHS = {"file", "path", "folder", "labels", "manifest", "weights", "candidates"}
+"""Names under which paths stand in a task's input."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """A task, ready to be sent."""
+
+    task: Task
+    work: Work
+    key: str
+    """The hash of its content."""
+    input: Plain
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.input["folder"])
+
+
+class Dispatch:
+    """Makes orders of tasks, and events of outcomes.
+
+    Args:
+        start: the structures that walkers begin at, in turn.
+    """
+
+    def __init__(
+        self,
+        potential: Spec,
+        sampler: Spec,
+        reference: Spec,
+        settings: Settings,
+        store: Store,
+        start: Sequence[Atoms],
+    ) -> None:
+        self._potential = potential
+        self._sampler = sampler
+        self._reference = reference
+        self._settings = settings
+        self._store = store
+        self._start = [to_plain(structure) for structure in start]
+
+    def order(self, task: Task, state: State) -> Order:
+        """The input of a task, in the state in which it is under way."""
+        make = {"label": self._label, "train": self._train, "sample": self._sample, "evaluate": self._evaluate}
+        content = make[task.kind](task, state)
+        key = sha256([task.kind, _without_paths(content)])
+        content["folder"] = str(self._store.tasks / f"{task.id}-{key[:8]}")
+        return Order(task, cast(Work, WORK[task.kind]), key, content)
+
+    def known(self, order: Order) -> Outcome | None:
+        """The outcome, where it is there already: a label in the store, or a result that outlived a driver."""
+        if order.task.kind == "label":
+            file = label_file(self._store.labels, self._reference, from_plain(order.input["structure"]))
+            if file.is_file():
+                return Outcome(order.task.id, {"file": str(file), "cached": True}, None)
+        found = self._store.result(order.folder)
+        if found is None or "value" not in found:
+            return None
+        return Outcome(order.task.id, found["value"], None, found["seconds"], found["worker"])
+
+    def event(self, order: Order, outcome: Outcome, state: State) -> tuple[str, Plain]:
+        """Kind and data of the event that records how a task ended."""
+        told: Plain = {"task": order.task.id, "seconds": outcome.seconds, "worker": outcome.worker}
+        if outcome.failure is not None:
+            return "failed", told | self._failure(order, outcome.failure, state)
+        value = cast(Plain, outcome.value)
+        about = order.task.about
+        if order.task.kind == "label":
+            return "labelled", told | self._verdict(state.candidates[about["candidate"]], value)
+        if order.task.kind == "train":
+            value["model"]["path"] = self._store.relative(value["model"]["path"])
+            result = value | {"seconds": outcome.seconds}
+            return "trained", told | {"generation": about["generation"], "member": about["member"], "result": result}
+        if order.task.kind == "sample":
+            return "sampled", told | {"walkers": [self._walker(plain) for plain in value["walkers"]]}
+        result = {
+            "file": self._store.relative(value["file"]),
+            "digest": value["digest"],
+            "candidates": [candidate.id for candidate in state.candidates if evaluated(candidate)],
+        }
+        return "evaluated", told | {"generation": about["generation"], "result": result}
+
+    def members(self, generation: Generation) -> list[Plain]:
+        """The model files of a generation, in the order of the members."""
+        models = [generation.members[number]["model"] for number in sorted(generation.members)]
+        return [model | {"path": str(self._store.absolute(model["path"]))} for model in models]
+
+    def _label(self, task: Task, state: State) -> Plain:
+        candidate = state.candidates[task.about["candidate"]]
+        return {
+            "reference": self._reference.to_plain(),
+            "structure": self._store.structure(candidate.structure)["structure"],
+            "labels": str(self._store.labels),
+        }
+
+    def _train(self, task: Task, state: State) -> Plain:
+        about = task.about
+        generation = state.generations[about["generation"]]
+        manifest = {
+            "training": self._files(state, generation.training),
+            "validation": self._files(state, generation.validation),
+            "atomic_energies": self._atomic_energies(state),
+        }
+        diverged = sum(1 for failed in state.failures if failed.task == task.id and failed.type == "TrainingFailed")
+        parent = None
+        if self._settings.training.warm_start and generation.number > 0 and not diverged:
+            parent = self.members(state.generations[generation.number - 1])[about["member"]]
+        steps = self._settings.training.length(generation.number, generation.final)
+        return {
+            "potential": self._potential.to_plain(),
+            **self._manifest(f"train-{generation.number:03d}", manifest, state),
+            "parent": parent,
+            "seed": derive_seed(self._settings.seed, "train", generation.number, about["member"], diverged),
+            "steps": steps,
+            "weights": str(self._store.models),
+        }
+
+    def _sample(self, task: Task, state: State) -> Plain:
+        walking = self._settings.walking
+        sampler = self._sampler
+        if walking.ramp is not None:
+            progress = task.about["progress"] / self._settings.budget.labels
+            temperature = walking.ramp.temperature(progress)
+            sampler = Spec(**{**vars(sampler), "options": {**sampler.options, "temperature": temperature}})
+        return {
+            "sampler": sampler.to_plain(),
+            "potential": self._potential.to_plain(),
+            "models": self.members(state.generations[task.about["generation"]]),
+            "walkers": [self._walker_input(number, state) for number in task.about["walkers"]],
+            "steps": walking.segment.steps,
+            "check_every": walking.segment.check_every,
+            "stride": walking.segment.stride,
+            "limits": walking.limits.model_dump(mode="json"),
+            "candidates": str(self._store.structures),
+        }
+
+    def _walker_input(self, number: int, state: State) -> Plain:
+        walker = state.walkers[number]
+        seed = derive_seed(self._settings.seed, "walker", number, walker.segments)
+        if walker.file is None:
+            return {"walker": number, "seed": seed, "structure": self._start[number % len(self._start)]}
+        file = str(self._store.absolute(walker.file))
+        return {"walker": number, "seed": seed, "file": file, "digest": walker.digest}
+
+    def _evaluate(self, task: Task, state: State) -> Plain:
+        labelled = [candidate.id for candidate in state.candidates if evaluated(candidate)]
+        generations = state.generations[: task.about["generation"] + 1]
+        return {
+            "potential": self._potential.to_plain(),
+            **self._manifest(task.id, {"structures": self._files(state, labelled)}, state),
+            "generations": [self.members(generation) for generation in generations],
+        }
+
+    def _manifest(self, name: str, content: Plain, state: State) -> Plain:
+        """A list of files goes to workers as a file: it may be long."""
+        files = {key: value for key, value in content.items() if key != "atomic_energies"}
+        identity = {key: [Path(file).stem for file in value] for key, value in files.items()}
+        digest = sha256([identity, content.get("atomic_energies")])
+        path = self._store.tasks / f"{name}-{digest[:8]}.json"
+        if not path.is_file() or json.loads(path.read_text()) != content:
+            write_json(path, content)
+        return {"manifest": str(path), "manifest_digest": digest}
+
+    def _files(self, state: State, candidates: Sequence[int]) -> list[str]:
+        files = [state.candidates[number].file for number in candidates]
+        return [str(self._store.absolute(file)) for file in files if file is not None]
+
+    def _atomic_energies(self, state: State) -> dict[str, float]:
+        atoms = [read_label(self._store.absolute(atom.file or ""))[0] for atom in state.of("atom")]
+        return {atom.get_chemical_formula(): label_of(atom).energy for atom in atoms}
+
+    def _verdict(self, candidate: Candidate, value: Plain) -> Plain:
+        """Hold the label against what the model said of the structure when it chose it."""
+        labelled, record = read_label(value["file"])
+        prediction = self._store.structure(candidate.structure).get("prediction")
+        error = None
+        if prediction is not None and candidate.origin == "walker":
+            error = error_at(labelled, prediction)
+        thresholds = self._settings.walking.errors
+        return {
+            "candidate": candidate.id,
+            "file": self._store.relative(value["file"]),
+            "cached": value["cached"],
+            "cost": record["seconds"],
+            "error": error,
+            "reset": error is not None and thresholds.resets(error),
+            "discard": error is not None and thresholds.discards(error),
+        }
+
+    def _walker(self, told: Plain) -> Plain:
+        for name in ("file", "trajectory"):
+            if name in told:
+                told[name] = self._store.relative(told[name])
+        return told
+
+    def _failure(self, order: Order, failure: Plain, state: State) -> Plain:
+        attempts = state.attempts[order.task.id]
+        again = self._settings.stopping.tries_again(failure["type"], failure["reason"], attempts)
+        folder = self._store.relative(str(order.folder))
+        told = {name: failure[name] for name in ("type", "reason", "message", "trace")}
+        return told | {"again": again, "folder": folder}
+
+
+def evaluated(candidate: Candidate) -> bool:
+    """Whether predictions are held against this label in the report."""
+    return candidate.status == "labelled" and candidate.origin != "atom"
+
+
+def _without_paths(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _without_paths(value) for key, value in content.items() if key not in PATHS}
+    return [_without_paths(value) for value in content] if isinstance(content, list) else content

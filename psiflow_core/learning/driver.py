@@ -1,0 +1,260 @@
+"""The driver: reads the journal, starts what the plan says, writes down what comes back. It is short."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+
+from ase import Atoms
+
+from psiflow_core.context import Context, Outcome, Work
+from psiflow_core.errors import CampaignError, EngineMissing, OptionError, PsiflowError, StructureError
+from psiflow_core.learning.campaign import State, apply, conclusion, exhausted, fold, plan
+from psiflow_core.learning.dispatch import Dispatch, Order
+from psiflow_core.learning.progress import Progress
+from psiflow_core.learning.records import Campaign, refuse_other
+from psiflow_core.learning.results import results_are_written, write_results
+from psiflow_core.learning.settings import Settings
+from psiflow_core.sampling import batch_size
+from psiflow_core.store import Journal, Store, read_label
+from psiflow_core.structures import Plain, digest, isolated_atom, to_plain, with_label
+from psiflow_core.structures import label_of as label_in
+from psiflow_core.tasks import label_file, write_json
+
+CHECK_PATIENCE = 600.0
+"""How long workers may take to start and to answer a check: a batch system may let them wait. [s]"""
+
+
+class Driver:
+    """Runs one campaign in one folder."""
+
+    def __init__(self, campaign: Campaign, folder: Path, labels: str | Path | None, progress: bool) -> None:
+        self._campaign = campaign
+        self._store = Store(folder, labels)
+        self._progress = Progress(progress)
+
+    def run(self, context: Context) -> State:
+        """Go on from where the journal ends, until the campaign does.
+
+        Raises:
+            CampaignError: the folder is taken or another campaign's, or too much failed.
+            EngineMissing, OptionError, StructureError: a check on a worker found what cannot work.
+        """
+        journal = self._store.open_for_writing()
+        try:
+            with _terminable():
+                return self._run(context, journal)
+        finally:
+            journal.close()
+            self._store.release()
+
+    def _run(self, context: Context, journal: Journal) -> State:
+        session = _Session(self._campaign, self._store, journal, context)
+        state = session.state
+        if state.finished is None:
+            with self._progress.showing(state, session.settings, self._store.folder) as show:
+                show("starting workers, checking engines and structures")
+                session.check()
+                session.propose()
+                for _ in session.events():
+                    show("")
+        if state.finished == "failed":
+            raise CampaignError(f"the campaign gave up: {state.message}. See psiflow status {self._store.folder}")
+        if session.new or not results_are_written(self._store):
+            write_results(self._store, state, self._campaign.components["potential"], session.dispatch)
+        return state
+
+
+class _Session:
+    """One driver's work on a campaign, between opening the journal and closing it."""
+
+    def __init__(self, campaign: Campaign, store: Store, journal: Journal, context: Context) -> None:
+        self._campaign = campaign
+        self._store = store
+        self._journal = journal
+        self._context = context
+        self.settings = self._resolved(campaign)
+        components = campaign.components
+        self.dispatch = Dispatch(
+            components["potential"],
+            components["sampler"],
+            components["reference"],
+            self.settings,
+            store,
+            campaign.start,
+        )
+        self._orders: dict[str, Order] = {}
+        self._held: list[Outcome] = []
+        self.state = self._opened()
+        self.new = self.state.finished is None
+
+    def check(self) -> None:
+        """Ask a worker of each kind whether its component works there with these structures."""
+        atoms = [isolated_atom(symbol) for symbol in self._campaign.species]
+        given = [to_plain(structure) for structure in (*self._campaign.start, *self._campaign.test)]
+        pools: dict[str, Work] = {"reference": "label", "sampler": "sample", "potential": "train"}
+        for kind, work in pools.items():
+            structures = given + [to_plain(atom) for atom in atoms] if kind == "reference" else given
+            task = {"spec": self._campaign.components[kind].to_plain(), "structures": structures}
+            _raise_failed_check(self._context.run(work, "check", task, CHECK_PATIENCE))
+
+    def propose(self) -> None:
+        """Write down what is known before the first task: atoms, given data, bootstrap and test structures."""
+        if self.state.candidates:
+            return
+        campaign, learning = self._campaign, self.settings
+        first = learning.bootstrap.make(campaign.start, learning.seed) if campaign.bootstraps else []
+        proposals = self._proposals("atom", [isolated_atom(symbol) for symbol in campaign.species])
+        proposals += self._given(campaign.data)
+        proposals += self._proposals("bootstrap", first)
+        proposals += self._proposals("test", campaign.test)
+        self._append("proposed", {"candidates": proposals})
+        if campaign.model is not None:
+            campaign.model.save(self._store.models / "given")
+            self._append("adopted", {"members": [_adopted(member.to_plain()) for member in campaign.model.members]})
+
+    def events(self) -> Iterator[None]:
+        """Start, wait, write down; yields after every change, and ends with the campaign."""
+        for task in list(self.state.running.values()):
+            self._submit(self.dispatch.order(task, self.state))
+        while self.state.finished is None:
+            self._start_planned()
+            self._conclude()
+            yield
+            for outcome in self._next_outcomes():
+                order = self._orders.pop(outcome.key)
+                self._append(*self.dispatch.event(order, outcome, self.state))
+
+    def _start_planned(self) -> None:
+        capacity = self._context.capacity
+        while True:
+            reason = exhausted(self.state, self.settings)
+            if reason and self.state.closing is None:
+                self._append("closing", {"reason": reason})
+            tasks = plan(self.state, self.settings, capacity.pool_of, capacity.slots)
+            if not tasks:
+                return
+            for task in tasks:
+                self._append("started", {"task": task.id, "kind": task.kind, "about": task.about})
+                self._submit(self.dispatch.order(task, self.state))
+
+    def _submit(self, order: Order) -> None:
+        """Send a task, unless its outcome is there already."""
+        self._orders[order.task.id] = order
+        known = self.dispatch.known(order)
+        if known is not None:
+            self._held.append(known)
+        else:
+            self._context.submit(order.task.id, order.work, order.task.kind, order.input)
+
+    def _next_outcomes(self) -> list[Outcome]:
+        """What has ended. Sequentially, a phase is written down at its end, in the order of its tasks."""
+        if self._held and self.settings.schedule == "concurrent":
+            held, self._held = self._held, []
+            return held
+        if len(self._held) < len(self.state.running):
+            ended = list(self._context.completed())
+            if self.settings.schedule == "concurrent":
+                return ended
+            self._held += ended
+        if len(self._held) < len(self.state.running):
+            return []
+        held, self._held = self._held, []
+        return sorted(held, key=lambda outcome: outcome.key)
+
+    def _conclude(self) -> None:
+        end = conclusion(self.state, self.settings)
+        if end is not None:
+            self._append("finished", {"reason": end[0], "message": end[1]})
+        elif not self.state.running:
+            raise CampaignError(
+                "nothing is left to do, and yet the campaign has not ended: this is a defect of psiflow; "
+                f"please report it with {self._store.journal_file}"
+            )
+
+    def _append(self, kind: str, data: Plain) -> None:
+        apply(self.state, self._journal.append(kind, data), self.settings)
+
+    def _opened(self) -> State:
+        """The state that the journal gives, and this session written into it."""
+        events = list(self._journal.events())
+        configuration = self._campaign.configuration()
+        if events:
+            refuse_other(events[0].data["configuration"], configuration, self._store.folder)
+        state = fold(events, self.settings)
+        data = {
+            "configuration": configuration,
+            "versions": self._campaign.versions(),
+            "context": self._context.describe(),
+            "slots": self._context.capacity.slots,
+            "host": socket.gethostname(),
+        }
+        if state.finished in (None, "failed") or exhausted(state, self.settings) is None:
+            apply(state, self._journal.append("opened", data), self.settings)
+        return state
+
+    def _proposals(self, origin: str, structures: Sequence[Atoms]) -> list[Plain]:
+        for structure in structures:
+            self._store.put_structure(structure)
+        return [{"structure": digest(structure), "origin": origin} for structure in structures]
+
+    def _given(self, data: Sequence[Atoms]) -> list[Plain]:
+        """Labels that came with the request go into the store like those that are computed."""
+        reference = self._campaign.components["reference"]
+        proposals = self._proposals("initial", data)
+        for structure, proposal in zip(data, proposals, strict=True):
+            file = label_file(self._store.labels, reference, structure)
+            if not file.is_file():
+                record = {"structure": to_plain(with_label(structure, label_in(structure))), "seconds": 0.0}
+                write_json(file, record | {"reference": reference.to_plain(), "given": True})
+            read_label(file)
+            proposal["file"] = self._store.relative(str(file))
+        return proposals
+
+    def _resolved(self, campaign: Campaign) -> Settings:
+        """The settings, with the number of batched walkers chosen where it is left to psiflow."""
+        settings = campaign.learning
+        if settings.walking.segment.batch is not None:
+            return settings
+        device = self._context.resources("sample").device
+        size = batch_size(max(len(structure) for structure in campaign.start), device)
+        segment = settings.walking.segment.model_copy(update={"batch": size})
+        walking = settings.walking.model_copy(update={"segment": segment})
+        return settings.model_copy(update={"walking": walking})
+
+
+def _raise_failed_check(outcome: Outcome) -> None:
+    """A worker's objection as the exception that it was there."""
+    if outcome.failure is None:
+        return
+    kinds: dict[str, type[PsiflowError]] = {
+        kind.__name__: kind for kind in (EngineMissing, OptionError, StructureError)
+    }
+    kind = kinds.get(outcome.failure["type"], CampaignError)
+    raise kind(outcome.failure["message"])
+
+
+def _adopted(model: Plain) -> Plain:
+    return {"model": model, "errors": {}, "steps": 0, "history": [], "seconds": 0.0}
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM, which batch systems send, end the driver the way Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,152 @@
+"""What a user writes: the three components and the policies of a campaign, and what comes out of it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import ase.io
+from ase import Atoms
+from pydantic import field_validator
+
+from psiflow_core.components import Component, Kind, Spec
+from psiflow_core.context import Context
+from psiflow_core.errors import OptionError
+from psiflow_core.learning.campaign import State
+from psiflow_core.learning.driver import Driver
+from psiflow_core.learning.records import Campaign
+from psiflow_core.learning.settings import Settings
+from psiflow_core.models import TrainedPotential
+from psiflow_core.plugins import as_spec
+from psiflow_core.structures import Plain, check, read
+
+Structures: TypeAlias = Atoms | Sequence[Atoms] | str | Path
+
+
+class OnlineLearning(Settings):
+    """Sampling, labelling and training, interleaved until the budget is spent or nothing new is met.
+
+    Raises:
+        OptionError: an option is unknown or out of range, or a component is of the wrong kind.
+        PluginNotFound, PluginBroken: a component given by name is not there.
+    """
+
+    potential: Spec
+    """What is trained: `psiflow.potential(…)`, or a name for its defaults."""
+    sampler: Spec
+    """How walkers move: `psiflow.sampler(…)`, or a name."""
+    reference: Spec
+    """The level of theory: `psiflow.reference(…)`, or a name."""
+
+    @field_validator("potential", "sampler", "reference", mode="before")
+    @classmethod
+    def _by_name(cls, given: Spec | Component | str, info: Any) -> Spec:
+        kind: Kind = info.field_name
+        spec = as_spec(kind, given)
+        if spec.kind != kind:
+            raise OptionError(f"this is a {spec.kind} ('{spec.name}'); psiflow.{kind}(…) makes a {kind}")
+        return spec
+
+    def run(
+        self,
+        start: Structures,
+        folder: str | Path,
+        context: Context | None = None,
+        *,
+        test: Structures = (),
+        data: Structures = (),
+        model: TrainedPotential | str | Path | None = None,
+        labels: str | Path | None = None,
+        progress: bool = True,
+    ) -> Result:
+        """Run the campaign, or go on with the one in ``folder``; one that is finished returns at once.
+
+        Args:
+            start: where walkers begin, in turn: structures or a file of them.
+            folder: the campaign's own; the journal and all results are in it.
+            context: where tasks run; by default on this machine.
+            test: structures that are labelled but never learned from; the final errors are theirs.
+            data: labelled structures to begin with, instead of a bootstrap.
+            model: a trained potential of the same kind to begin with.
+            labels: a folder of labels that campaigns share.
+            progress: show it in the terminal.
+
+        Raises:
+            StructureError: a structure that nothing should be computed for.
+            CampaignError: the folder is another campaign's, in use or unwritable; or too much failed.
+            EngineMissing: what a component needs cannot be imported on its workers.
+        """
+        campaign = Campaign(
+            learning=self,
+            components={"potential": self.potential, "sampler": self.sampler, "reference": self.reference},
+            start=structures(start, "start"),
+            test=structures(test, "test"),
+            data=structures(data, "data"),
+            model=TrainedPotential.load(model) if isinstance(model, str | Path) else model,
+        )
+        driver = Driver(campaign, Path(folder), labels, progress)
+        if context is not None:
+            state = driver.run(context)
+        else:
+            with Context(folder=Path(folder) / "pools") as own:
+                state = driver.run(own)
+        return Result(Path(folder).absolute(), state)
+
+
+class Result:
+    """What a campaign came to."""
+
+    def __init__(self, folder: Path, state: State) -> None:
+        self.folder = folder
+        self.state = state
+
+    @cached_property
+    def potential(self) -> TrainedPotential:
+        """The final committee."""
+        return TrainedPotential.load(self.folder / "potential")
+
+    @cached_property
+    def dataset(self) -> list[Atoms]:
+        """Every labelled structure, with its provenance in ``info``."""
+        return list(ase.io.read(self.folder / "dataset.xyz", index=":"))
+
+    @property
+    def report(self) -> Path:
+        """The HTML report."""
+        return self.folder / "report.html"
+
+    @cached_property
+    def summary(self) -> Plain:
+        """Counts, times and errors, as in the report."""
+        from psiflow_core.report.summary import summarise
+
+        return summarise(self.folder)
+
+    def export(self, folder: str | Path) -> Path:
+        """Copy the potential, in psiflow's and its own format, the data set and the report to a folder."""
+        target = Path(folder)
+        self.potential.save(target / "potential")
+        self.potential.export(target / "native")
+        for name in ("dataset.xyz", "report.html"):
+            shutil.copy(self.folder / name, target / name)
+        return target
+
+
+def structures(given: Structures, what: str) -> list[Atoms]:
+    """Structures from what a user may give for them, checked.
+
+    Raises:
+        StructureError: the file cannot be read, or a structure is unsound.
+    """
+    if isinstance(given, str | Path):
+        found = read(given)
+        where = str(given)
+    else:
+        found = [given] if isinstance(given, Atoms) else list(given)
+        where = f"{what} structure"
+    if found or what == "start":
+        check(found, where)
+    return found

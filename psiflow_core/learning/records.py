@@ -1,0 +1,138 @@
+"""What is written down of a campaign's request, and how a later request is held against it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+
+from psiflow_core.components import Spec
+from psiflow_core.errors import CampaignError, OptionError
+from psiflow_core.learning.campaign import State, fold
+from psiflow_core.learning.settings import Settings
+from psiflow_core.models import TrainedPotential
+from psiflow_core.store import Event, Journal, Store
+from psiflow_core.structures import Plain, digest, sha256, species
+
+FREE = ("budget", "stopping", "walking.segment.batch", "walking.segment.stride")
+"""What may change between two runs of a campaign: it changes what is still done, not what was done."""
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """A request: settings, components and structures."""
+
+    learning: Settings
+    components: dict[str, Spec]
+    start: Sequence[Atoms]
+    test: Sequence[Atoms]
+    data: Sequence[Atoms]
+    model: TrainedPotential | None
+
+    def __post_init__(self) -> None:
+        settings = self.learning
+        if self.model is None and not self.data and settings.bootstrap.structures == 0:
+            raise OptionError("there is nothing to begin with: bootstrap.structures=0, and neither data nor model")
+        if self.model is not None and len(self.model.members) != settings.committee:
+            raise OptionError(
+                f"the model to begin with has {len(self.model.members)} members, committee={settings.committee}"
+            )
+        if settings.walking.ramp is not None and "temperature" not in self.components["sampler"].options:
+            raise OptionError(f"sampler '{self.components['sampler'].name}' has no temperature to ramp")
+
+    @property
+    def bootstraps(self) -> bool:
+        """Whether structures have to be made before there is a model."""
+        return self.model is None and not self.data
+
+    @property
+    def species(self) -> list[str]:
+        """Chemical symbols of everything that is given."""
+        return species([*self.start, *self.test, *self.data])
+
+    def configuration(self) -> Plain:
+        """All that makes this campaign this one, as plain data."""
+        fields = set(Settings.model_fields)
+        return {
+            **self.learning.model_dump(mode="json", include=fields),
+            **{kind: {"name": spec.name, **spec.options} for kind, spec in self.components.items()},
+            "start": [digest(structure) for structure in self.start],
+            "test": sha256([digest(structure) for structure in self.test]),
+            "data": sha256([digest(structure) for structure in self.data]),
+            "model": sha256([member.digest for member in self.model.members]) if self.model else None,
+        }
+
+    def versions(self) -> Plain:
+        """What computes it; may change between two runs, and is recorded."""
+        plugins = {spec.distribution: spec.version for spec in self.components.values()}
+        return {"psiflow-core": version("psiflow-core"), **plugins}
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A campaign as its folder tells it; it may be running."""
+
+    store: Store
+    events: list[Event]
+    settings: Settings
+    state: State
+
+    @property
+    def configuration(self) -> Plain:
+        """What the last session was asked."""
+        sessions = [event for event in self.events if event.kind == "opened"]
+        found: Plain = sessions[-1].data["configuration"]
+        return found
+
+
+def read_campaign(folder: str | Path) -> Recorded:
+    """Read a campaign's journal; nothing is written, and a driver may be at work.
+
+    Raises:
+        CampaignError: there is no campaign in the folder, or its journal cannot be read.
+    """
+    store = Store(folder)
+    if not store.exists():
+        raise CampaignError(f"there is no campaign in {folder}: {store.journal_file.name} is missing")
+    journal = Journal(store.journal_file)
+    try:
+        events = list(journal.events())
+    finally:
+        journal.close()
+    sessions = [event for event in events if event.kind == "opened"]
+    if not sessions:
+        raise CampaignError(f"the campaign in {folder} has not begun: its journal is empty")
+    configuration = sessions[-1].data["configuration"]
+    settings = Settings(**{name: configuration[name] for name in Settings.model_fields})
+    return Recorded(store, events, settings, fold(events, settings))
+
+
+def refuse_other(recorded: Plain, asked: Plain, folder: object) -> None:
+    """Compare what a folder's campaign was asked with what is asked now.
+
+    Raises:
+        CampaignError: they differ in something that cannot change; every difference is named.
+    """
+    differences = [text for name, text in _differences(recorded, asked) if not name.startswith(FREE)]
+    if differences:
+        raise CampaignError(
+            f"the campaign in {folder} was started with another configuration: {'; '.join(differences)}. "
+            "Go on with the recorded values, or choose another folder; budgets may be changed"
+        )
+
+
+def _differences(before: Any, now: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted({*before, *now}):
+            yield from _differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
+    elif before != now:
+        yield name, f"{name} was {_short(before)} and is now {_short(now)}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"

@@ -1,0 +1,55 @@
+"""What a campaign leaves behind: the potential, the data set as extended XYZ, and the report."""
+
+from __future__ import annotations
+
+import ase.io
+from ase import Atoms
+
+from psiflow_core.components import Spec
+from psiflow_core.learning.campaign import Candidate, State
+from psiflow_core.learning.dispatch import Dispatch
+from psiflow_core.models import ModelFile, TrainedPotential
+from psiflow_core.store import Store, read_label
+
+
+def results_are_written(store: Store) -> bool:
+    """Whether a driver came to its end here, and not only the campaign."""
+    return all((store.folder / name).exists() for name in ("potential/potential.json", "dataset.xyz", "report.html"))
+
+
+def write_results(store: Store, state: State, potential: Spec, dispatch: Dispatch) -> None:
+    """Write `potential/`, `dataset.xyz` and `report.html`; called again, it writes the same."""
+    from psiflow_core.report.page import write_report
+
+    newest = state.newest
+    if newest is not None:
+        members = [ModelFile.from_plain(model) for model in dispatch.members(newest)]
+        TrainedPotential(potential, members).save(store.potential)
+    ase.io.write(store.folder / "dataset.xyz", dataset(store, state), format="extxyz")
+    write_report(store.folder)
+
+
+def dataset(store: Store, state: State) -> list[Atoms]:
+    """Every labelled structure, isolated atoms apart, with its provenance in ``info``."""
+    return [_with_provenance(store, candidate) for candidate in state.candidates if _belongs(candidate)]
+
+
+def _belongs(candidate: Candidate) -> bool:
+    return candidate.status == "labelled" and candidate.origin != "atom"
+
+
+def _with_provenance(store: Store, candidate: Candidate) -> Atoms:
+    structure, _ = read_label(store.absolute(candidate.file or ""))
+    known = {
+        "candidate": candidate.id,
+        "origin": candidate.origin,
+        "subset": candidate.subset,
+        "status": "discarded" if candidate.discarded else candidate.status,
+        "walker": candidate.walker,
+        "segment": candidate.segment,
+        "generation": candidate.generation,
+        "deviation": candidate.deviation,
+        "structure_hash": candidate.structure,
+    }
+    structure.info.update({f"psiflow_{key}": value for key, value in known.items() if value is not None})
+    return structure

@@ -1,0 +1,43 @@
+"""What a campaign is asked to do, apart from its three components and its structures."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, PositiveInt
+
+from psiflow_core.learning.policy import Policy
+from psiflow_core.learning.selection import Bootstrap, Selection
+from psiflow_core.learning.stopping import Budget, Stopping
+from psiflow_core.learning.training import Training
+from psiflow_core.learning.walkers import Walking
+
+
+class Settings(Policy):
+    """The policies of a campaign."""
+
+    budget: Budget
+    """What may be spent."""
+    walkers: PositiveInt = 8
+    """Trajectories at once."""
+    committee: PositiveInt = 4
+    """Models that differ in their seed; the spread of their forces is the uncertainty."""
+    schedule: Literal["concurrent", "sequential"] = "concurrent"
+    """`concurrent`: nothing waits. `sequential`: all walkers, then all labels, then training, and again."""
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    """Every other seed is derived from it."""
+    bootstrap: Bootstrap = Bootstrap()
+    """Structures to begin with."""
+    walking: Walking = Walking()
+    """Segments, monitor, resets, temperature ramp."""
+    selection: Selection = Selection()
+    """Which candidates are labelled."""
+    training: Training = Training()
+    """When and how long the committee is trained."""
+    stopping: Stopping = Stopping()
+    """When to end before the budget does."""
+
+    @property
+    def batch(self) -> int:
+        """Walkers that share a prediction at most."""
+        return self.walking.segment.batch or self.walkers

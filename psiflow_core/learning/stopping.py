@@ -1,0 +1,42 @@
+"""Policies for the end: what a campaign may spend, when it knows enough, and when it must give up."""
+
+from __future__ import annotations
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from psiflow_core.learning.policy import Policy
+
+ATTEMPTS = 3
+"""How often a task is started before its failure is final."""
+
+
+class Budget(Policy):
+    """What a campaign may spend. A finished campaign goes on when it is run again with a larger budget."""
+
+    labels: PositiveInt
+    """Labels, those of the bootstrap included, isolated atoms and test structures apart."""
+    generations: PositiveInt | None = None
+    """Trainings of the committee, the final one apart."""
+    hours: PositiveFloat | None = None
+    """Wall time of the driver, over all its sessions. [h]"""
+
+
+class Stopping(Policy):
+    """When to end before the budget does."""
+
+    patience: PositiveInt = 5
+    """The campaign has converged when this many segments per walker in a row gave no candidate."""
+    tolerated_failures: float = Field(default=0.3, ge=0, le=1)
+    """Fraction of labels that may fail; above it, from the fifth failure on, the campaign gives up."""
+
+    def gives_up(self, failed: int, tried: int) -> bool:
+        """Whether too many labels have failed."""
+        return failed >= 5 and failed > self.tolerated_failures * tried
+
+    def tries_again(self, type: str, reason: str, attempts: int) -> bool:
+        """Whether a task that failed this way is started once more.
+
+        What the machine did to it is worth another attempt, and so is a training that diverged, with another
+        seed; what the physics or the input did to it is not.
+        """
+        return attempts < ATTEMPTS and (reason in ("lost worker", "memory") or type == "TrainingFailed")

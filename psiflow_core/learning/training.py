@@ -1,0 +1,34 @@
+"""Policies for training: when a new generation is due, and what it starts from."""
+
+from __future__ import annotations
+
+from pydantic import PositiveFloat, PositiveInt
+
+from psiflow_core.learning.policy import Policy
+
+
+class Training(Policy):
+    """When the committee is trained, and how long. A step is one gradient step."""
+
+    growth: PositiveFloat = 0.25
+    """A new generation is due when the labels have grown by this fraction since the last one began."""
+    fewest: PositiveInt = 4
+    """A new generation waits for at least so many new labels, unless nothing else can be done."""
+    warm_start: bool = True
+    """Start a generation from the weights of the one before."""
+    steps: PositiveInt | None = None
+    """Steps of the first generation; None leaves it to the potential."""
+    warm_steps: PositiveInt | None = None
+    """Steps of a generation with a warm start; None leaves it to the potential."""
+    final_steps: PositiveInt | None = None
+    """Steps of the last generation, trained when no more labels come; None leaves it to the potential."""
+
+    def due(self, fresh: int, known: int) -> bool:
+        """Whether this many new labels are enough, beside those that the newest generation knows."""
+        return fresh >= max(self.fewest, self.growth * known)
+
+    def length(self, generation: int, final: bool) -> int | None:
+        """Gradient steps of a generation."""
+        if final:
+            return self.final_steps
+        return self.warm_steps if generation > 0 and self.warm_start else self.steps

@@ -1,0 +1,188 @@
+"""Discovery of plugins, and look-up of components by kind and name.
+
+Entry points of the group ``psiflow`` are loaded one at a time: a broken plugin is remembered with its cause
+and told to whoever asks for something that it might have had; the others work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import pluggy
+
+from psiflow_core import hookspecs
+from psiflow_core.components import Component, Kind, Spec, concrete
+from psiflow_core.errors import PluginBroken, PluginNotFound, PsiflowError, did_you_mean
+
+GROUP = "psiflow"
+
+HOOKS: dict[Kind, str] = {
+    "potential": "psiflow_potentials",
+    "sampler": "psiflow_samplers",
+    "reference": "psiflow_references",
+    "executor": "psiflow_executors",
+}
+
+OFFICIAL: dict[tuple[str, str], str] = {
+    ("potential", "mace"): "psiflow-mace",
+    ("potential", "nequip"): "psiflow-nequip",
+    ("potential", "allegro"): "psiflow-nequip",
+    ("reference", "cp2k"): "psiflow-cp2k",
+    ("reference", "pyscf"): "psiflow-pyscf",
+    ("sampler", "openmm"): "psiflow-openmm-sampler",
+}
+"""Where to get what is not installed: read for the hint of an error message, and for nothing else."""
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A component that is installed."""
+
+    component: type[Component]
+    distribution: str
+    version: str
+
+    def spec(self, options: dict[str, Any]) -> Spec:
+        """The checked spec of this component; raises `OptionError`."""
+        parsed = self.component.parse(options)
+        return Spec(self.component.kind, self.component.name, parsed.options(), self.distribution, self.version)
+
+
+class Registry:
+    """What a set of plugins offers."""
+
+    def __init__(self) -> None:
+        self._manager = pluggy.PluginManager(GROUP)
+        self._manager.add_hookspecs(hookspecs)
+        self._found: dict[tuple[Kind, str], Registered] = {}
+        self.broken: dict[str, str] = {}
+        """Plugins that could not be loaded: entry point → cause."""
+        self._clashes: dict[tuple[Kind, str], str] = {}
+
+    def load(self, found: Iterator[EntryPoint] | list[EntryPoint]) -> Registry:
+        """Register plugins by entry point; a broken one is remembered and does not stop the others."""
+        for point in sorted(found, key=lambda point: (point.name != "builtin", point.name)):
+            try:
+                plugin = point.load()
+            except Exception as error:  # whatever a third party's import raises is its cause
+                self.broken[point.name] = f"{point.value}: {type(error).__name__}: {error}"
+                continue
+            distribution = point.dist
+            name, version = (distribution.name, distribution.version) if distribution else (point.name, "0")
+            self.register(plugin, point.name, name, version)
+        return self
+
+    def register(self, plugin: object, name: str, distribution: str, version: str) -> None:
+        """Register what the hook implementations of one plugin return, or remember why they cannot."""
+        try:
+            self._manager.register(plugin, name)
+            self._check_hooks(plugin)
+            offered = list(_offered(plugin))
+            for kind, component in offered:
+                self._add(kind, component, distribution, version)
+        except Exception as error:  # the cause is told by `find` and `psiflow plugins`
+            cause = str(error) if isinstance(error, PsiflowError) else f"{type(error).__name__}: {error}"
+            self.broken[name] = cause
+            self._manager.set_blocked(name)
+
+    def find(self, kind: Kind, name: str) -> Registered:
+        """The component of this kind and name.
+
+        Raises:
+            PluginNotFound: nobody offers it; the message suggests a name and what to install.
+            PluginBroken: two plugins offer it, or the one that may offer it did not load.
+        """
+        key = (kind, name)
+        if key in self._clashes:
+            raise PluginBroken(self._clashes[key])
+        if key not in self._found:
+            raise self._unknown(kind, name)
+        return self._found[key]
+
+    def all(self) -> list[Registered]:
+        """Every usable component, by kind and name."""
+        return [self._found[key] for key in sorted(self._found) if key not in self._clashes]
+
+    def _add(self, kind: Kind, component: type[Component], distribution: str, version: str) -> None:
+        key = (kind, component.name)
+        if key in self._found:
+            other = self._found[key].distribution
+            self._clashes[key] = (
+                f"{kind} '{component.name}' is offered by both {other} and {distribution}; uninstall one of them"
+            )
+            return
+        self._found[key] = Registered(component, distribution, version)
+
+    def _check_hooks(self, plugin: object) -> None:
+        for attribute in dir(plugin):
+            if self._manager.parse_hookimpl_opts(plugin, attribute) is not None and attribute not in HOOKS.values():
+                hint = did_you_mean(attribute, HOOKS.values())
+                raise PluginBroken(f"it implements '{attribute}', which is no hook of psiflow.{hint}")
+
+    def _unknown(self, kind: Kind, name: str) -> PsiflowError:
+        known = [registered for other, registered in self._found if other == kind]
+        official = OFFICIAL.get((kind, name))
+        suspects = [point for point in self.broken if name in point or point in (official or name)]
+        if suspects:
+            cause = "; ".join(f"{point} ({self.broken[point]})" for point in suspects)
+            return PluginBroken(f"{kind} '{name}' is not available because its plugin is broken: {cause}")
+        hint = f" Install it: pip install {official}" if official else did_you_mean(name, known)
+        others = "".join(f" Broken plugin {point}: {cause}." for point, cause in self.broken.items())
+        return PluginNotFound(f"no {kind} '{name}'.{hint} Installed: {', '.join(known) or 'none'}.{others}")
+
+
+def _offered(plugin: object) -> Iterator[tuple[Kind, type[Component]]]:
+    """What a plugin's hook implementations return, each checked to be what its hook is for."""
+    for kind, hook in HOOKS.items():
+        implementation = getattr(plugin, hook, None)
+        for component in implementation() if implementation else ():
+            problems = list(concrete(component))
+            if problems or getattr(component, "kind", None) != kind:
+                raise PluginBroken(f"{component!r} is not a {kind}: {'; '.join(problems) or 'its kind differs'}")
+            yield kind, component
+
+
+@lru_cache(maxsize=1)
+def registry() -> Registry:
+    """The plugins of this interpreter, loaded at first use."""
+    return Registry().load(list(entry_points(group=GROUP)))
+
+
+def build(spec: Spec) -> Component:
+    """The object that a spec describes, from the plugins of this interpreter."""
+    return registry().find(spec.kind, spec.name).component.parse(spec.options)
+
+
+def _by_name(kind: Kind) -> Callable[..., Spec]:
+    def checked_spec(name: str, /, **options: Any) -> Spec:
+        return registry().find(kind, name).spec(options)
+
+    checked_spec.__name__ = kind
+    checked_spec.__doc__ = f"""The {kind} of this name with these options, checked, as a `Spec`.
+
+    `psiflow plugins NAME` prints the options with types, units and defaults.
+
+    Raises:
+        PluginNotFound, PluginBroken: there is no such {kind}, or its plugin does not load.
+        OptionError: an option is unknown, missing or out of range.
+    """
+    return checked_spec
+
+
+potential = _by_name("potential")
+sampler = _by_name("sampler")
+reference = _by_name("reference")
+executor = _by_name("executor")
+
+
+def as_spec(kind: Kind, given: Spec | Component | str) -> Spec:
+    """A spec from what a user may give for a component: a spec, an object, or a name."""
+    if isinstance(given, str):
+        return registry().find(kind, given).spec({})
+    if isinstance(given, Component):
+        return registry().find(kind, given.name).spec(given.options())
+    return given

@@ -1,0 +1,100 @@
+"""A campaign in numbers."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from ase import Atoms
+
+from psiflow_core.learning.campaign import Candidate
+from psiflow_core.learning.metrics import errors
+from psiflow_core.learning.records import Recorded, read_campaign
+from psiflow_core.models import ModelFile
+from psiflow_core.store import read_label
+from psiflow_core.structures import Plain
+
+SUBSETS = ("training", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Labels and what every generation says of them."""
+
+    candidates: list[Candidate]
+    structures: list[Atoms]
+    """Labelled, in the order of the candidates."""
+    predictions: list[list[Plain]]
+    """By generation, in the same order."""
+
+    def errors(self, generation: int, subset: str) -> dict[str, float] | None:
+        """Errors of one generation on one subset; None where there is nothing in it."""
+        chosen = [n for n, candidate in enumerate(self.candidates) if candidate.subset == subset]
+        if not chosen:
+            return None
+        answers = self.predictions[generation]
+        return errors([self.structures[n] for n in chosen], [answers[n] for n in chosen])
+
+
+def read_evaluation(campaign: Recorded) -> Evaluation | None:
+    """The last evaluation; None before there is one."""
+    found = campaign.state.evaluation
+    if found is None:
+        return None
+    store = campaign.store
+    file = ModelFile(store.absolute(found["file"]), found["digest"]).verified()
+    candidates = [campaign.state.candidates[number] for number in found["candidates"]]
+    structures = [read_label(store.absolute(candidate.file or ""))[0] for candidate in candidates]
+    return Evaluation(candidates, structures, json.loads(file.read_text())["predictions"])
+
+
+def summarise(folder: str | Path) -> Plain:
+    """Counts, times and errors of a campaign."""
+    campaign = read_campaign(folder)
+    state = campaign.state
+    evaluation = read_evaluation(campaign)
+    fates = Counter(fate(candidate) for candidate in state.of("initial", "bootstrap", "walker"))
+    return {
+        "status": state.finished or "running",
+        "message": state.message,
+        "labels": state.count("labelled"),
+        "labels_failed": state.count("failed"),
+        "test_labels": state.count("labelled", ["test"]),
+        "generations": len(state.generations),
+        "sampling_steps": state.steps,
+        "fates": dict(fates),
+        "failures": dict(Counter(f"{failure.kind}: {failure.reason}" for failure in state.failures)),
+        "resets": dict(sum((walker.resets for walker in state.walkers), Counter())),
+        "seconds": state.elapsed,
+        "busy_seconds": dict(state.busy),
+        "busy_share": busy_share(campaign),
+        "errors": {} if evaluation is None else final_errors(evaluation),
+    }
+
+
+def final_errors(evaluation: Evaluation) -> Plain:
+    """Errors of the final potential by subset."""
+    found = {subset: evaluation.errors(-1, subset) for subset in SUBSETS}
+    return {subset: values for subset, values in found.items() if values is not None}
+
+
+def busy_share(campaign: Recorded) -> float | None:
+    """Seconds that workers computed over the seconds that they were there; None before anything ran."""
+    state = campaign.state
+    slots = sum(_slots(campaign))
+    available = state.elapsed * slots
+    return state.busy.total() / available if available else None
+
+
+def fate(candidate: Candidate) -> str:
+    """What became of a candidate, in a word or a few."""
+    if candidate.discarded:
+        return "discarded"
+    return candidate.subset if candidate.status == "labelled" else candidate.status
+
+
+def _slots(campaign: Recorded) -> list[int]:
+    sessions = [event.data for event in campaign.events if event.kind == "opened"]
+    return list(sessions[-1]["slots"].values())

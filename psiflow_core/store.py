@@ -1,0 +1,172 @@
+"""A campaign's folder: the journal, and where labels, structures, models and task results lie."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import sqlite3
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from ase import Atoms
+
+from psiflow_core.errors import CampaignError
+from psiflow_core.structures import Plain, from_plain, to_plain
+from psiflow_core.tasks import RESULT, structure_file, write_json
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of the journal."""
+
+    number: int
+    time: float
+    """When it was written. [s since the epoch]"""
+    kind: str
+    data: Plain
+
+
+class Journal:
+    """Events in the order in which they were believed: one writer, any number of readers.
+
+    SQLite in WAL mode with full synchronisation: once `append` has returned, the event survives a kill and a
+    loss of power.
+
+    Raises:
+        CampaignError: the file is not a journal, or is damaged.
+    """
+
+    def __init__(self, path: Path, write: bool = False) -> None:
+        self._path = path
+        try:
+            if write:
+                self._connection = sqlite3.connect(path, isolation_level=None)
+                self._connection.execute("PRAGMA journal_mode=WAL")
+                self._connection.execute("PRAGMA synchronous=FULL")
+                self._connection.execute(
+                    "CREATE TABLE IF NOT EXISTS events "
+                    "(number INTEGER PRIMARY KEY, time REAL NOT NULL, kind TEXT NOT NULL, data TEXT NOT NULL)"
+                )
+            else:
+                self._connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+        except sqlite3.Error as error:
+            raise CampaignError(f"cannot open the journal {path}: {error}") from error
+
+    def append(self, kind: str, data: Plain) -> Event:
+        """Write one event, durably."""
+        now = time.time()
+        cursor = self._connection.execute(
+            "INSERT INTO events (time, kind, data) VALUES (?, ?, ?)", (now, kind, json.dumps(data))
+        )
+        return Event(int(cursor.lastrowid or 0), now, kind, data)
+
+    def events(self, after: int = 0) -> Iterator[Event]:
+        """All events with a number above ``after``, in order."""
+        try:
+            rows = self._connection.execute(
+                "SELECT number, time, kind, data FROM events WHERE number > ? ORDER BY number", (after,)
+            )
+            for number, when, kind, data in rows:
+                yield Event(number, when, kind, json.loads(data))
+        except (sqlite3.Error, json.JSONDecodeError) as error:
+            raise CampaignError(f"the journal {self._path} cannot be read: {error}") from error
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class Store:
+    """The folder of one campaign.
+
+    Args:
+        labels: a folder of labels that campaigns share; by default the campaign's own.
+    """
+
+    def __init__(self, folder: str | Path, labels: str | Path | None = None) -> None:
+        self.folder = Path(folder).absolute()
+        self.labels = Path(labels).absolute() if labels else self.folder / "labels"
+        self.structures = self.folder / "structures"
+        self.models = self.folder / "models"
+        self.tasks = self.folder / "tasks"
+        self.pools = self.folder / "pools"
+        self.potential = self.folder / "potential"
+        self.journal_file = self.folder / "journal.sqlite"
+        self._lock: IO[str] | None = None
+
+    def exists(self) -> bool:
+        """Whether there is a campaign in the folder."""
+        return self.journal_file.is_file()
+
+    def open_for_writing(self) -> Journal:
+        """Take the folder for this driver, and open its journal.
+
+        Raises:
+            CampaignError: the folder cannot be written, or another driver has it.
+        """
+        try:
+            for folder in (self.folder, self.labels, self.structures, self.models, self.tasks, self.pools):
+                folder.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.folder / "driver.lock").open("a+")
+        except OSError as error:
+            raise CampaignError(
+                f"cannot write into the campaign folder {self.folder}: {error.strerror}; choose another folder"
+            ) from error
+        self._take()
+        return Journal(self.journal_file, write=True)
+
+    def release(self) -> None:
+        """Let another driver have the folder."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def put_structure(self, structure: Atoms) -> None:
+        """Keep a structure, by its content."""
+        file = structure_file(self.structures, structure)
+        if not file.is_file():
+            write_json(file, {"structure": to_plain(structure)})
+
+    def structure(self, digest: str) -> Plain:
+        """What is kept of a structure: itself, and the prediction that made it a candidate, if any."""
+        record: Plain = json.loads((self.structures / digest[:2] / f"{digest}.json").read_text())
+        return record
+
+    def relative(self, path: str) -> str:
+        """A path as the journal holds it: relative inside the campaign's folder, so that this may be moved."""
+        inside = Path(path).is_relative_to(self.folder)
+        return str(Path(path).relative_to(self.folder)) if inside else path
+
+    def absolute(self, path: str) -> Path:
+        """The inverse of `relative`."""
+        return self.folder / path
+
+    def result(self, folder: Path) -> Plain | None:
+        """The outcome that a worker left in a task's folder, if it came that far."""
+        file = folder / RESULT
+        return json.loads(file.read_text()) if file.is_file() else None
+
+    def _take(self) -> None:
+        assert self._lock is not None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.seek(0)
+            owner = self._lock.read().strip() or "another process"
+            self.release()
+            raise CampaignError(
+                f"the campaign in {self.folder} is being run by {owner}; wait for it or stop it"
+            ) from error
+        self._lock.truncate(0)
+        self._lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        self._lock.flush()
+
+
+def read_label(file: str | Path) -> tuple[Atoms, dict[str, Any]]:
+    """A labelled structure and the record around it: reference, seconds."""
+    record = json.loads(Path(file).read_text())
+    return from_plain(record["structure"]), record

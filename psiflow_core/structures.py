@@ -1,0 +1,262 @@
+"""Structures and their labels: units, checks, content hash, and the plain data they travel as.
+
+A structure is an `ase.Atoms` (Å, amu, ASE's unit of time); its total charge [e] is ``info["charge"]``
+(default 0), its spin multiplicity 2S+1 is ``info["spin"]`` (default 1). A label is in eV and Å.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.data import chemical_symbols, ground_state_magnetic_moments
+from numpy.typing import NDArray
+
+from psiflow_core.errors import StructureError
+
+Array = NDArray[np.float64]
+Plain = dict[str, Any]
+"""What crosses process borders: numbers, text, lists and dictionaries, as JSON knows them."""
+
+KEPT_ARRAYS = ("momenta", "masses")
+"""Arrays that travel with a structure where it has them: ASE's units; masses other than the elements' own."""
+
+CLOSEST = 0.3
+"""Atoms nearer to each other than this are taken for a mistake in the input. [Å]"""
+
+
+@dataclass(frozen=True)
+class Label:
+    """What a reference says of a structure."""
+
+    energy: float
+    """Total energy. [eV]"""
+    forces: Array
+    """Minus the gradient of the energy, shape (atoms, 3). [eV/Å]"""
+    stress: Array | None = None
+    """ASE's sign and Voigt order (xx, yy, zz, yz, xz, xy), shape (6,); None without a cell. [eV/Å³]"""
+
+    def to_plain(self) -> Plain:
+        return {
+            "energy": float(self.energy),
+            "forces": np.asarray(self.forces, float).tolist(),
+            "stress": None if self.stress is None else np.asarray(self.stress, float).tolist(),
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Plain) -> Label:
+        stress = plain["stress"]
+        forces = np.array(plain["forces"], float).reshape(-1, 3)
+        return cls(float(plain["energy"]), forces, None if stress is None else np.array(stress, float))
+
+
+def charge_of(atoms: Atoms) -> int:
+    """The total charge. [e]"""
+    return int(atoms.info.get("charge", 0))
+
+
+def spin_of(atoms: Atoms) -> int:
+    """The spin multiplicity 2S+1."""
+    return int(atoms.info.get("spin", 1))
+
+
+def with_label(atoms: Atoms, label: Label) -> Atoms:
+    """A copy of the structure that carries the label where ASE, and its file formats, look for it."""
+    labelled = atoms.copy()
+    results: dict[str, Any] = {"energy": label.energy, "forces": label.forces}
+    if label.stress is not None:
+        results["stress"] = label.stress
+    labelled.calc = SinglePointCalculator(labelled, **results)
+    return labelled
+
+
+def label_of(atoms: Atoms) -> Label:
+    """The label that a structure carries.
+
+    Raises:
+        StructureError: it carries none.
+    """
+    results = getattr(atoms.calc, "results", {})
+    if "energy" not in results or "forces" not in results:
+        raise StructureError(f"{atoms.get_chemical_formula()} has no label: energy and forces are needed")
+    stress = results.get("stress")
+    return Label(
+        float(results["energy"]),
+        np.asarray(results["forces"], float),
+        None if stress is None else np.asarray(stress, float),
+    )
+
+
+def isolated_atom(symbol: str) -> Atoms:
+    """One atom in vacuum with the spin multiplicity of its ground state (ASE's table)."""
+    atoms = Atoms(symbol)
+    moment = ground_state_magnetic_moments[chemical_symbols.index(symbol)]
+    atoms.info["charge"], atoms.info["spin"] = 0, round(moment) + 1
+    return atoms
+
+
+def digest(atoms: Atoms) -> str:
+    """The content hash of a structure: SHA-256 over all that its label depends on, and nothing else.
+
+    That is species, positions, charge, spin, periodicity, and the cell where it is periodic; momenta,
+    names, tags and calculators do not count.
+    """
+    pbc = np.asarray(atoms.pbc, bool)
+    cell = np.where(pbc[:, None], np.asarray(atoms.cell), 0.0)
+    hasher = hashlib.sha256()
+    for array in (
+        atoms.numbers.astype("<i8"),
+        pbc.astype("<i8"),
+        np.array([charge_of(atoms), spin_of(atoms)], "<i8"),
+    ):
+        hasher.update(array.tobytes() + b"|")
+    for array in (atoms.positions, cell):
+        hasher.update((np.ascontiguousarray(array, "<f8") + 0.0).tobytes() + b"|")  # + 0.0: no minus zero
+    return hasher.hexdigest()
+
+
+def to_plain(atoms: Atoms) -> Plain:
+    """The structure as JSON data, exact to the last bit, with momenta, masses and label where it has them."""
+    plain: Plain = {
+        "numbers": atoms.numbers.tolist(),
+        "positions": atoms.positions.tolist(),
+        "cell": np.asarray(atoms.cell).tolist(),
+        "pbc": atoms.pbc.tolist(),
+        "info": {key: _plain_value(value) for key, value in atoms.info.items() if _is_plain(value)},
+    }
+    for name in KEPT_ARRAYS:
+        if atoms.has(name):
+            plain[name] = atoms.get_array(name).tolist()
+    if {"energy", "forces"} <= set(getattr(atoms.calc, "results", {})):
+        plain["label"] = label_of(atoms).to_plain()
+    return plain
+
+
+def from_plain(plain: Plain) -> Atoms:
+    """The inverse of `to_plain`."""
+    atoms = Atoms(
+        numbers=plain["numbers"],
+        positions=np.array(plain["positions"], float).reshape(-1, 3),
+        cell=plain["cell"],
+        pbc=plain["pbc"],
+        info=dict(plain["info"]),
+    )
+    for name in KEPT_ARRAYS:
+        if name in plain:
+            atoms.set_array(name, np.array(plain[name], float))
+    return with_label(atoms, Label.from_plain(plain["label"])) if "label" in plain else atoms
+
+
+def check(structures: Sequence[Atoms], where: str = "structure") -> None:
+    """Refuse structures that nothing should be computed for.
+
+    Raises:
+        StructureError: the first one that is empty, not finite, impossible in spin, or has overlapping
+            atoms, by its number in the sequence.
+    """
+    if not structures:
+        raise StructureError(f"{where}: there is no structure in it")
+    for number, atoms in enumerate(structures):
+        problem = _problem(atoms)
+        if problem:
+            raise StructureError(f"{where} {number} ({atoms.get_chemical_formula()}): {problem}")
+
+
+def displaced(atoms: Atoms, amplitude: float, strain: float, random: np.random.Generator) -> Atoms:
+    """A copy with each coordinate moved by up to ± ``amplitude`` [Å], and, where periodic, strained.
+
+    Each component of the symmetric strain is drawn evenly from ± ``strain``.
+    """
+    moved = atoms.copy()
+    moved.positions += random.uniform(-amplitude, amplitude, (len(atoms), 3))
+    if strain and atoms.pbc.any():
+        components = np.triu(random.uniform(-strain, strain, (3, 3)))
+        symmetric = components + np.triu(components, 1).T  # no rotation
+        moved.set_cell(moved.cell @ (np.eye(3) + symmetric), scale_atoms=True)
+    return moved
+
+
+def closest_pair(atoms: Atoms, cutoff: float) -> tuple[float, int, int] | None:
+    """The nearest two atoms, periodic images included, if nearer than ``cutoff`` [Å]: (distance, i, j)."""
+    from ase.neighborlist import neighbor_list
+
+    first, second, distance = neighbor_list("ijd", atoms, cutoff)
+    if len(distance) == 0:
+        return None
+    nearest = int(np.argmin(distance))
+    return float(distance[nearest]), int(first[nearest]), int(second[nearest])
+
+
+def read(path: str | Path) -> list[Atoms]:
+    """All structures of a file in any format that ASE reads.
+
+    Raises:
+        StructureError: the file is missing, unreadable or empty.
+    """
+    import ase.io
+
+    try:
+        structures = ase.io.read(path, index=":")
+    except Exception as error:  # ASE's readers raise whatever their parser met
+        raise StructureError(f"cannot read structures from {path}: {error or type(error).__name__}") from error
+    if not structures:
+        raise StructureError(f"{path} holds no structure")
+    return list(structures)
+
+
+def species(structures: Iterable[Atoms]) -> list[str]:
+    """The chemical symbols that occur, by atomic number."""
+    numbers = sorted({int(z) for atoms in structures for z in atoms.numbers})
+    return [chemical_symbols[z] for z in numbers]
+
+
+def canonical(plain: Any) -> bytes:
+    """JSON with sorted keys and no spaces: equal data give equal bytes, in every process."""
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def sha256(plain: Any) -> str:
+    """The SHA-256 of plain data."""
+    return hashlib.sha256(canonical(plain)).hexdigest()
+
+
+def _problem(atoms: Atoms) -> str | None:
+    if len(atoms) == 0:
+        return "it has no atoms"
+    if not np.isfinite(atoms.positions).all() or not np.isfinite(np.asarray(atoms.cell)).all():
+        return "its positions or cell are not finite (NaN or infinity)"
+    if atoms.pbc.any() and not _spans(atoms):
+        return "it is periodic but its cell vectors are missing or dependent"
+    electrons = int(atoms.numbers.sum()) - charge_of(atoms)
+    counted = "spin" in atoms.info or not atoms.pbc.any()  # the spin of a crystal is its reference's to settle
+    if counted and (spin_of(atoms) < 1 or (electrons + spin_of(atoms)) % 2 == 0):
+        return (
+            f"{electrons} electrons cannot have spin multiplicity {spin_of(atoms)}; "
+            "set info['spin'] (2S+1) and info['charge']"
+        )
+    close = closest_pair(atoms, CLOSEST)
+    if close:
+        return f"atoms {close[1]} and {close[2]} are {close[0]:.3f} Å apart (nearest allowed: {CLOSEST} Å)"
+    return None
+
+
+def _spans(atoms: Atoms) -> bool:
+    vectors = np.asarray(atoms.cell)[atoms.pbc]
+    return bool(np.linalg.matrix_rank(vectors, tol=1e-6) == len(vectors))
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, float | np.floating):
+        return bool(np.isfinite(value))
+    return isinstance(value, str | bool | int | np.integer | np.bool_)
+
+
+def _plain_value(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,327 @@
+"""What runs on workers: check, label, train, sample and evaluate, by name, on plain data.
+
+`perform` is the one function that is shipped. It never raises: a task ends in a value or in a failure, both
+plain data. A task writes its result into its folder before it returns, so that a result outlives the driver.
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib
+import json
+import os
+import socket
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from ase import Atoms
+
+from psiflow_core.components import (
+    Component,
+    LabelTask,
+    Potential,
+    Prediction,
+    Reference,
+    Resources,
+    Sampler,
+    SamplingTask,
+    Spec,
+    TrainingTask,
+    Walker,
+)
+from psiflow_core.errors import EngineMissing, ReferenceFailed
+from psiflow_core.models import ModelFile, copy_atomically, file_digest, load_members, write_atomically
+from psiflow_core.plugins import build
+from psiflow_core.predictors import Committee
+from psiflow_core.sampling import UNCERTAIN, Checked, Limits, Visited, sample_together
+from psiflow_core.structures import Label, Plain, digest, from_plain, sha256, to_plain, with_label
+
+RESULT = "result.json"
+
+
+def perform(kind: str, task: Plain) -> Plain:
+    """Run one task on this worker.
+
+    Returns:
+        `{"value": …}` or `{"failure": {"type", "reason", "message", "trace"}}`, and with either of them
+        `"seconds"` of wall time and `"worker"`, host and process.
+    """
+    start = time.perf_counter()
+    outcome: Plain
+    try:
+        outcome = {"value": TASKS[kind](task)}
+    except Exception as error:  # failures cross the border as text, with the name of their type
+        outcome = {"failure": failure(error)}
+    outcome["seconds"] = time.perf_counter() - start
+    outcome["worker"] = f"{socket.gethostname()}:{os.getpid()}"
+    if "folder" in task and kind != "check":
+        write_json(Path(task["folder"]) / RESULT, outcome)
+    return outcome
+
+
+def failure(error: BaseException) -> Plain:
+    """An exception as plain data."""
+    return {
+        "type": type(error).__name__,
+        "reason": getattr(error, "reason", "error"),
+        "message": str(error) or type(error).__name__,
+        "trace": "".join(traceback.format_exception(error)),
+    }
+
+
+def check(task: Plain) -> Plain:
+    """Whether a component works here: its engine can be imported, and it accepts the structures."""
+    component = build(Spec.from_plain(task["spec"]))
+    require_engine(component)
+    component.check([from_plain(plain) for plain in task["structures"]])
+    return {"engine": engine_version(component)}
+
+
+def label(task: Plain) -> Plain:
+    """A label, from the store or computed and put there; returns where it is."""
+    spec, structure = Spec.from_plain(task["reference"]), from_plain(task["structure"])
+    file = label_file(Path(task["labels"]), spec, structure)
+    if file.is_file():
+        return {"file": str(file), "cached": True}
+    reference = cast(Reference, build(spec))
+    require_engine(reference)
+    scratch = _attempt(Path(task["folder"]))
+    start = time.perf_counter()
+    found = reference.label(structure, LabelTask(scratch, _resources(task)))
+    if not trustworthy(found, structure):
+        raise ReferenceFailed("the reference returned energy or forces that are not finite")
+    record = {
+        "structure": to_plain(with_label(structure, found)),
+        "reference": spec.to_plain(),
+        "seconds": time.perf_counter() - start,
+    }
+    write_json(file, record)
+    return {"file": str(file), "cached": False}
+
+
+def train(task: Plain) -> Plain:
+    """One member of a committee; the weights are copied into the folder of models under their hash."""
+    potential = cast(Potential, build(Spec.from_plain(task["potential"])))
+    require_engine(potential)
+    manifest = json.loads(Path(task["manifest"]).read_text())
+    checkpoints = Path(task["folder"]) / "training"
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    parent = task["parent"]
+    result = potential.train(
+        TrainingTask(
+            training=read_labels(manifest["training"]),
+            validation=read_labels(manifest["validation"]),
+            atomic_energies=manifest["atomic_energies"],
+            seed=task["seed"],
+            folder=checkpoints,
+            parent=ModelFile.from_plain(parent).verified() if parent else None,
+            steps=task["steps"],
+            resources=_resources(task),
+        )
+    )
+    weights = file_digest(result.model)
+    kept = Path(task["weights"]) / f"{weights}{result.model.suffix}"
+    copy_atomically(result.model, kept)
+    return {
+        "model": ModelFile(kept, weights).to_plain(),
+        "steps": result.steps,
+        "errors": result.errors,
+        "history": result.history,
+    }
+
+
+def sample(task: Plain) -> Plain:
+    """One segment of each of several walkers, driven by the first model, watched by the whole committee."""
+    sampler = cast(Sampler, build(Spec.from_plain(task["sampler"])))
+    require_engine(sampler)
+    resources = _resources(task)
+    files = [ModelFile.from_plain(plain) for plain in task["models"]]
+    members = load_members(Spec.from_plain(task["potential"]), files, resources.device)
+    visits = sample_together(
+        sampler,
+        [read_walker(plain) for plain in task["walkers"]],
+        [_sampling_task(plain, task, resources) for plain in task["walkers"]],
+        driving=members[0],
+        committee=Committee(members),
+        limits=Limits.model_validate(task["limits"]),
+    )
+    folder = _attempt(Path(task["folder"]))
+    walkers = zip(task["walkers"], visits, strict=True)
+    return {"walkers": [_visited(plain["walker"], visit, folder, Path(task["candidates"])) for plain, visit in walkers]}
+
+
+def evaluate(task: Plain) -> Plain:
+    """Predictions of several generations, each a committee, for labelled structures, into one file."""
+    spec, resources = Spec.from_plain(task["potential"]), _resources(task)
+    structures = read_labels(json.loads(Path(task["manifest"]).read_text())["structures"])
+    predictions = []
+    for generation in task["generations"]:
+        files = [ModelFile.from_plain(plain) for plain in generation]
+        committee = Committee(load_members(spec, files, resources.device))
+        predictions.append([_prediction(answer) for answer in committee.predict(structures)])
+    target = _attempt(Path(task["folder"])) / "predictions.json"
+    write_json(target, {"predictions": predictions})
+    return {"file": str(target), "digest": file_digest(target)}
+
+
+def idle(task: Plain) -> Plain:
+    """Nothing: for `psiflow doctor` and for measuring what a task costs."""
+    return {"cores": task.get("resources", {}).get("cores")}
+
+
+TASKS: dict[str, Callable[[Plain], Plain]] = {
+    "check": check,
+    "label": label,
+    "train": train,
+    "sample": sample,
+    "evaluate": evaluate,
+    "idle": idle,
+}
+
+
+def require_engine(component: Component) -> None:
+    """Import the package that does a component's work.
+
+    Raises:
+        EngineMissing: it cannot be imported in this environment.
+    """
+    if not component.engine:
+        return
+    try:
+        importlib.import_module(component.engine)
+    except Exception as error:  # an engine's import can fail in any way
+        raise EngineMissing(
+            f"{component.kind} '{component.name}' needs '{component.engine}', which cannot be imported on the "
+            f"worker {socket.gethostname()} ({type(error).__name__}: {error}); install it there"
+        ) from error
+
+
+def engine_version(component: Component) -> str:
+    """The version of the package that does the work, empty where it tells none."""
+    return str(getattr(importlib.import_module(component.engine), "__version__", "")) if component.engine else ""
+
+
+def label_key(reference: Spec, structure: Atoms) -> str:
+    """What a label is found by: the reference with its version, and the structure."""
+    return sha256([reference.digest, digest(structure)])
+
+
+def label_file(labels: Path, reference: Spec, structure: Atoms) -> Path:
+    """Where the label of a structure is, or would be."""
+    key = label_key(reference, structure)
+    return labels / key[:2] / f"{key}.json"
+
+
+def read_labels(files: Sequence[str]) -> list[Atoms]:
+    """Labelled structures, from the files that `label` wrote."""
+    return [from_plain(json.loads(Path(file).read_text())["structure"]) for file in files]
+
+
+def structure_file(structures: Path, structure: Atoms) -> Path:
+    """Where a structure that may be labelled is kept."""
+    key = digest(structure)
+    return structures / key[:2] / f"{key}.json"
+
+
+def trustworthy(found: Label, structure: Atoms) -> bool:
+    """Whether a label is made of numbers, as many as the structure needs."""
+    shapes = found.forces.shape == (len(structure), 3)
+    stress = found.stress is None or bool(np.isfinite(found.stress).all())
+    return bool(shapes and stress and np.isfinite(found.energy) and np.isfinite(found.forces).all())
+
+
+def read_walker(plain: Plain) -> Walker:
+    """A walker from what `sample` wrote of it, or from a structure that has not moved."""
+    if "file" not in plain:
+        return Walker(from_plain(plain["structure"]))
+    written = json.loads(ModelFile(Path(plain["file"]), plain["digest"]).verified().read_text())
+    state = written["state"]
+    return Walker(from_plain(written["structure"]), None if state is None else base64.b64decode(state), written["step"])
+
+
+def write_json(path: Path, plain: Any) -> None:
+    """Write plain data so that others see all of it or nothing."""
+    write_atomically(path, json.dumps(plain).encode())
+
+
+def _resources(task: Plain) -> Resources:
+    return Resources(**task.get("resources", {}))
+
+
+def _attempt(folder: Path) -> Path:
+    """A folder of this attempt's own: an orphan and its successor never write into each other's files."""
+    attempt = folder / f"attempt-{uuid.uuid4().hex[:8]}"
+    attempt.mkdir(parents=True)
+    return attempt
+
+
+def _sampling_task(walker: Plain, task: Plain, resources: Resources) -> SamplingTask:
+    return SamplingTask(
+        steps=task["steps"],
+        seed=walker["seed"],
+        check_every=task["check_every"],
+        stride=task["stride"],
+        resources=resources,
+    )
+
+
+def _visited(number: int, visit: Visited, folder: Path, structures: Path) -> Plain:
+    """What the driver is told of one walker; walker, trajectory and candidate go into files."""
+    if visit.segment is None:
+        error = cast(BaseException, visit.error)
+        return {"walker": number, "failure": failure(error)}
+    segment = visit.segment
+    state = segment.walker.state
+    file = folder / f"walker-{number}.json"
+    write_json(
+        file,
+        {
+            "structure": to_plain(segment.walker.structure),
+            "state": None if state is None else base64.b64encode(state).decode(),
+            "step": segment.walker.step,
+        },
+    )
+    told: Plain = {
+        "walker": number,
+        "file": str(file),
+        "digest": file_digest(file),
+        "steps": segment.steps,
+        "stopped": segment.stopped,
+        "finished": segment.finished,
+        "averages": segment.averages,
+    }
+    if segment.frames:
+        told["trajectory"] = _write_trajectory(folder / f"walker-{number}.xyz", segment.frames)
+    if visit.most_uncertain and segment.stopped in (None, UNCERTAIN):
+        told["candidate"] = _write_candidate(visit.most_uncertain, structures)
+    return told
+
+
+def _write_trajectory(file: Path, frames: Sequence[Atoms]) -> str:
+    import ase.io
+
+    ase.io.write(file, list(frames), format="extxyz")
+    return str(file)
+
+
+def _write_candidate(checked: Checked, structures: Path) -> Plain:
+    """Keep the structure together with what the committee said of it, to be held against the label."""
+    structure = checked.structure
+    structure.arrays.pop("momenta", None)
+    file = structure_file(structures, structure)
+    write_json(file, {"structure": to_plain(structure), "prediction": _prediction(checked.prediction)})
+    return {"structure": digest(structure), "deviation": checked.deviation, "step": checked.step}
+
+
+def _prediction(answer: Prediction) -> Plain:
+    return {
+        "energy": answer.energy,
+        "forces": answer.forces.tolist(),
+        "stress": None if answer.stress is None else answer.stress.tolist(),
+        "deviation": None if answer.deviation is None else answer.deviation.tolist(),
+    }

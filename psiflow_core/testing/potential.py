@@ -1,0 +1,257 @@
+"""What holds for every potential."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+
+from psiflow_core.components import Predictor, TrainingResult, TrainingTask
+from psiflow_core.errors import TrainingFailed
+from psiflow_core.structures import Label, label_of, to_plain, with_label
+from psiflow_core.testing.component import ComponentContract, fresh_python
+from psiflow_core.testing.physics import (
+    full_stress,
+    random_direction,
+    random_strain,
+    rotated,
+    slope_along,
+    slope_under_strain,
+)
+
+FRESH = """
+import json, sys
+from pathlib import Path
+from psiflow_core.plugins import registry
+from psiflow_core.structures import from_plain
+name, options, model, structures = json.load(sys.stdin)
+potential = registry().find("potential", name).component.parse(options)
+said = potential.load(Path(model)).predict([from_plain(plain) for plain in structures])
+print("energies", json.dumps([one.energy for one in said]))
+"""
+
+
+class PotentialContract(ComponentContract):
+    """A trained model has the symmetries of physics, learns, and is the same wherever it is loaded."""
+
+    steps: ClassVar[int | None] = None
+    """Gradient steps of the trainings here; None leaves them to the options."""
+    step: ClassVar[float] = 1e-3
+    """Displacement of the finite differences. [Å]"""
+    energy_tolerance: ClassVar[float] = 1e-5
+    """Between predictions that should be equal. [eV]"""
+    force_tolerance: ClassVar[float] = 1e-4
+    """Likewise, and against finite differences. [eV/Å]"""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def dataset(cls) -> list[Atoms]:
+        """Labelled structures, molecules and crystals, with isolated atoms at 0 eV; override it."""
+        return [_labelled(atoms) for seed in range(6) for atoms in (_cluster(seed), _crystal(seed))]
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def atomic_energies(cls) -> dict[str, float]:
+        """Energies of the isolated atoms of the data set. [eV]"""
+        return {"Cu": 0.0, "Au": 0.0}
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def task(
+        cls,
+        dataset: list[Atoms],
+        atomic_energies: dict[str, float],
+        tmp_path_factory: pytest.TempPathFactory,
+    ) -> TrainingTask:
+        folder = tmp_path_factory.mktemp("training")
+        return TrainingTask(dataset[:-2], dataset[-2:], atomic_energies, seed=1, folder=folder, steps=cls.steps)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def trained(cls, task: TrainingTask) -> TrainingResult:
+        result: TrainingResult = cls.build().train(task)
+        return result
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def predictor(cls, trained: TrainingResult) -> Predictor:
+        return cls.load(trained)
+
+    @pytest.fixture
+    def unseen(self, dataset: list[Atoms]) -> list[Atoms]:
+        """A molecule and a crystal without labels, as a list of two."""
+        return [atoms.copy() for atoms in dataset[-2:]]
+
+    @classmethod
+    def load(cls, trained: TrainingResult) -> Predictor:
+        predictor: Predictor = cls.build().load(trained.model)
+        return predictor
+
+    def test_training_says_how_good_the_model_is(self, trained: TrainingResult, task: TrainingTask) -> None:
+        assert trained.model.is_relative_to(task.folder)
+        assert trained.steps > 0
+        for name in ("force_rmse", "force_mae", "energy_rmse", "energy_mae"):
+            assert np.isfinite(trained.errors[name])
+
+    def test_the_errors_that_it_reports_are_true(
+        self, trained: TrainingResult, predictor: Predictor, task: TrainingTask
+    ) -> None:
+        rmse = _force_rmse(predictor, task.validation)
+        assert trained.errors["force_rmse"] == pytest.approx(rmse, rel=1e-2)
+
+    def test_training_beats_forces_of_zero(self, predictor: Predictor, task: TrainingTask) -> None:
+        size = np.sqrt(np.mean(np.concatenate([label_of(atoms).forces.ravel() ** 2 for atoms in task.training])))
+        assert _force_rmse(predictor, task.training) < 0.9 * size
+
+    def test_a_batch_says_what_single_predictions_say(self, predictor: Predictor, unseen: list[Atoms]) -> None:
+        together = predictor.predict(unseen)
+        alone = [predictor.predict([atoms])[0] for atoms in unseen]
+        for one, other in zip(together, alone, strict=True):
+            assert one.energy == pytest.approx(other.energy, abs=self.energy_tolerance)
+            assert one.forces == pytest.approx(other.forces, abs=self.force_tolerance)
+            assert (one.stress is None) == (other.stress is None)
+
+    def test_only_periodic_structures_have_a_stress(self, predictor: Predictor, unseen: list[Atoms]) -> None:
+        for atoms, said in zip(unseen, predictor.predict(unseen), strict=True):
+            assert (said.stress is not None) == bool(atoms.pbc.all())
+
+    def test_forces_are_the_gradient_of_the_energy(self, predictor: Predictor, unseen: list[Atoms]) -> None:
+        for atoms in unseen:
+            direction = random_direction(atoms, 0)
+            slope = slope_along(lambda moved: predictor.predict([moved])[0].energy, atoms, direction, self.step)
+            said = -float(np.vdot(predictor.predict([atoms])[0].forces, direction))
+            assert said == pytest.approx(slope, abs=self.force_tolerance)
+
+    def test_stress_is_the_strain_derivative_of_the_energy(self, predictor: Predictor, unseen: list[Atoms]) -> None:
+        atoms = next(atoms for atoms in unseen if atoms.pbc.all())
+        strain = random_strain(0)
+        slope = slope_under_strain(lambda deformed: predictor.predict([deformed])[0].energy, atoms, strain, self.step)
+        stress = predictor.predict([atoms])[0].stress
+        assert stress is not None
+        said = float(np.vdot(full_stress(stress), strain)) * atoms.get_volume()
+        assert said == pytest.approx(slope, abs=10 * self.force_tolerance)
+
+    def test_rotation_turns_the_forces_and_nothing_else(self, predictor: Predictor, unseen: list[Atoms]) -> None:
+        for atoms in unseen:
+            turned, rotation = rotated(atoms)
+            here, there = predictor.predict([atoms, turned])
+            assert there.energy == pytest.approx(here.energy, abs=self.energy_tolerance)
+            assert there.forces == pytest.approx(here.forces @ rotation, abs=self.force_tolerance)
+
+    def test_translation_changes_nothing(self, predictor: Predictor, unseen: list[Atoms]) -> None:
+        for atoms in unseen:
+            moved = atoms.copy()
+            moved.positions += [0.3, -0.2, 0.1]
+            here, there = predictor.predict([atoms, moved])
+            assert there.energy == pytest.approx(here.energy, abs=self.energy_tolerance)
+            assert there.forces == pytest.approx(here.forces, abs=self.force_tolerance)
+
+    def test_the_order_of_atoms_changes_nothing(self, predictor: Predictor, unseen: list[Atoms]) -> None:
+        for atoms in unseen:
+            order = np.arange(len(atoms))[::-1]
+            here, there = predictor.predict([atoms, atoms[order]])
+            assert there.energy == pytest.approx(here.energy, abs=self.energy_tolerance)
+            assert there.forces == pytest.approx(here.forces[order], abs=self.force_tolerance)
+
+    def test_an_isolated_atom_has_the_energy_it_was_given(
+        self, predictor: Predictor, atomic_energies: dict[str, float]
+    ) -> None:
+        atoms = [Atoms(symbol) for symbol in atomic_energies]
+        said = [one.energy for one in predictor.predict(atoms)]
+        assert said == pytest.approx(list(atomic_energies.values()), abs=self.energy_tolerance)
+
+    def test_features_do_not_turn_with_the_structure(self, predictor: Predictor, unseen: list[Atoms]) -> None:
+        for atoms in unseen:
+            here, there = predictor.features([atoms, rotated(atoms)[0]])
+            assert here.shape[0] == len(atoms)
+            assert here.std() > 0
+            assert there == pytest.approx(here, rel=1e-3, abs=1e-4)
+
+    def test_a_model_says_the_same_in_another_process(
+        self, trained: TrainingResult, predictor: Predictor, unseen: list[Atoms]
+    ) -> None:
+        plain = [to_plain(atoms) for atoms in unseen]
+        printed = fresh_python(FRESH, [self.component.name, self.options, str(trained.model), plain])
+        last = next(line for line in printed.splitlines() if line.startswith("energies"))
+        here = [one.energy for one in predictor.predict(unseen)]
+        assert _numbers(last) == pytest.approx(here, abs=self.energy_tolerance)
+
+    def test_training_again_in_the_same_folder_repeats_nothing(
+        self, trained: TrainingResult, task: TrainingTask, unseen: list[Atoms]
+    ) -> None:
+        before = [one.energy for one in self.load(trained).predict(unseen)]
+        again = self.build().train(task)
+        assert again.steps == trained.steps
+        assert [one.energy for one in self.load(again).predict(unseen)] == pytest.approx(
+            before, abs=self.energy_tolerance
+        )
+
+    def test_seeds_make_members_of_a_committee_differ(
+        self, predictor: Predictor, task: TrainingTask, unseen: list[Atoms], tmp_path: Path
+    ) -> None:
+        other = self.load(self.build().train(replace(task, seed=2, folder=tmp_path)))
+        apart = [a.forces - b.forces for a, b in zip(predictor.predict(unseen), other.predict(unseen), strict=True)]
+        assert max(float(np.abs(difference).max()) for difference in apart) > self.force_tolerance
+
+    def test_a_child_starts_where_its_parent_ended(
+        self, trained: TrainingResult, predictor: Predictor, task: TrainingTask, tmp_path: Path
+    ) -> None:
+        child = self.build().train(replace(task, parent=trained.model, steps=1, folder=tmp_path, seed=3))
+        assert _force_rmse(self.load(child), task.training) < 1.5 * _force_rmse(predictor, task.training)
+
+    def test_there_must_be_something_to_train_on(self, task: TrainingTask, tmp_path: Path) -> None:
+        with pytest.raises(TrainingFailed):
+            self.build().train(replace(task, training=[], folder=tmp_path))
+
+    def test_labels_that_are_not_numbers_are_refused(self, task: TrainingTask, tmp_path: Path) -> None:
+        first = task.training[0]
+        bad = with_label(first, Label(float("nan"), label_of(first).forces))
+        with pytest.raises(TrainingFailed):
+            self.build().train(replace(task, training=[bad, *task.training[1:]], folder=tmp_path))
+
+
+def _cluster(seed: int) -> Atoms:
+    atoms = Atoms("Cu3Au", [[0, 0, 0], [2.4, 0, 0], [1.2, 2.1, 0], [1.2, 0.7, 2.0]])
+    atoms.rattle(0.15, seed=seed)
+    return atoms
+
+
+def _crystal(seed: int) -> Atoms:
+    atoms = bulk("Cu", cubic=True)
+    atoms.symbols[0] = "Au"
+    atoms.set_cell(atoms.cell * (1 + 0.02 * (seed - 2.5) / 2.5), scale_atoms=True)
+    atoms.rattle(0.15, seed=seed)
+    return atoms
+
+
+def _labelled(atoms: Atoms) -> Atoms:
+    """With EMT's energy relative to isolated atoms, which EMT puts at these values."""
+    isolated = sum(_emt(Atoms(symbol)).energy for symbol in atoms.symbols)
+    label = _emt(atoms)
+    return with_label(atoms, replace(label, energy=label.energy - isolated))
+
+
+def _emt(atoms: Atoms) -> Label:
+    measured = atoms.copy()
+    measured.calc = EMT()
+    stress = measured.get_stress() if measured.pbc.all() else None
+    return Label(measured.get_potential_energy(), measured.get_forces(), stress)
+
+
+def _force_rmse(predictor: Predictor, structures: Any) -> float:
+    said = predictor.predict(structures)
+    pairs = zip(said, structures, strict=True)
+    errors = [(one.forces - label_of(atoms).forces).ravel() for one, atoms in pairs]
+    return float(np.sqrt(np.mean(np.concatenate(errors) ** 2)))
+
+
+def _numbers(line: str) -> list[float]:
+    import json
+
+    return [float(number) for number in json.loads(line.removeprefix("energies"))]

@@ -1,0 +1,162 @@
+"""What holds for every sampler."""
+
+from __future__ import annotations
+
+import json
+import random
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.calculator import Calculator
+from ase.calculators.emt import EMT
+
+from psiflow_core.components import Monitor, Prediction, SamplingTask, Segment, Walker
+from psiflow_core.errors import WalkerExploded
+from psiflow_core.predictors import CalculatorPredictor, PredictorCalculator
+from psiflow_core.structures import digest, from_plain, label_of, to_plain
+from psiflow_core.testing.component import ComponentContract
+
+
+class SamplerContract(ComponentContract):
+    """Segments are long enough, exact where they meet, watched, and independent of one another."""
+
+    moves: ClassVar[bool] = True
+    """Whether there are momenta at the end."""
+    random: ClassVar[bool] = True
+    """Whether another seed gives another trajectory."""
+    tolerance: ClassVar[float] = 0.0
+    """How far one long segment and two short ones may be apart; 0 asks for equality bit by bit. [Å]"""
+
+    @pytest.fixture
+    def structure(self) -> Atoms:
+        """Where walkers start; override it where EMT's copper crystal does not do."""
+        copper = bulk("Cu", cubic=True)
+        copper.rattle(0.1, seed=1)
+        return copper
+
+    def forces(self) -> Calculator:
+        """A new calculator for one walker; override it together with `structure`."""
+        return PredictorCalculator(CalculatorPredictor(EMT()))
+
+    def sample(self, walker: Walker, task: SamplingTask, monitor: Monitor | None = None) -> Segment:
+        segment: Segment = self.build().sample(walker, self.forces(), task, monitor or _content)
+        return segment
+
+    def test_a_segment_takes_the_steps_that_it_is_asked_for(self, structure: Atoms) -> None:
+        segment = self.sample(Walker(structure, step=3), SamplingTask(7, seed=1))
+        assert (segment.steps, segment.walker.step) == (7, 10)
+        assert segment.stopped is None
+        assert digest(segment.walker.structure) != digest(structure)
+
+    def test_a_segment_of_no_steps_goes_nowhere(self, structure: Atoms) -> None:
+        segment = self.sample(Walker(structure), SamplingTask(0, seed=1))
+        assert segment.steps == 0
+        assert digest(segment.walker.structure) == digest(structure)
+
+    def test_two_segments_equal_one_of_twice_the_length(self, structure: Atoms) -> None:
+        once = self.sample(Walker(structure), SamplingTask(14, seed=1)).walker
+        half = self.sample(Walker(structure), SamplingTask(7, seed=1)).walker
+        twice = self.sample(_through_json(half), SamplingTask(7, seed=1)).walker
+        assert twice.step == once.step
+        for name in ("positions", "cell", "momenta"):
+            assert _array(twice.structure, name) == pytest.approx(
+                _array(once.structure, name), rel=0, abs=self.tolerance
+            )
+
+    def test_the_same_seed_gives_the_same_segment(self, structure: Atoms) -> None:
+        first, second = (self.sample(Walker(structure), SamplingTask(5, seed=1)) for _ in range(2))
+        assert digest(first.walker.structure) == digest(second.walker.structure)
+
+    def test_the_seed_matters_where_something_is_random(self, structure: Atoms) -> None:
+        first, second = (self.sample(Walker(structure), SamplingTask(5, seed=seed)) for seed in (1, 2))
+        assert (digest(first.walker.structure) != digest(second.walker.structure)) == self.random
+
+    def test_the_monitor_is_asked_in_time_and_at_the_end(self, structure: Atoms) -> None:
+        asked = []
+        self.sample(Walker(structure), SamplingTask(8, seed=1, check_every=3), lambda step, _: asked.append(step))
+        assert asked == [3, 6, 8]
+
+    def test_the_monitor_stops_the_walker_where_it_is(self, structure: Atoms) -> None:
+        seen = []
+
+        def monitor(step: int, atoms: Atoms) -> str | None:
+            seen.append(digest(atoms))
+            return "far enough" if step == 4 else None
+
+        segment = self.sample(Walker(structure), SamplingTask(20, seed=1, check_every=2), monitor)
+        assert (segment.stopped, segment.steps) == ("far enough", 4)
+        assert digest(segment.walker.structure) == seen[-1]
+
+    def test_frames_come_at_their_stride(self, structure: Atoms) -> None:
+        segment = self.sample(Walker(structure), SamplingTask(9, seed=1, stride=3))
+        assert len(segment.frames) == 3
+        assert digest(segment.frames[-1]) == digest(segment.walker.structure)
+        assert len({digest(frame) for frame in segment.frames}) == 3
+        assert not self.sample(Walker(structure), SamplingTask(9, seed=1)).frames
+
+    def test_frames_carry_energy_and_forces(self, structure: Atoms) -> None:
+        frame = self.sample(Walker(structure), SamplingTask(4, seed=1, stride=4)).frames[0]
+        label, fresh = label_of(frame), from_plain(to_plain(frame))
+        fresh.calc = self.forces()
+        assert label.energy == pytest.approx(fresh.get_potential_energy(), abs=1e-6)
+        assert label.forces == pytest.approx(fresh.get_forces(), abs=1e-6)
+
+    def test_a_walker_that_moves_in_time_is_given_momenta(self, structure: Atoms) -> None:
+        walker = self.sample(Walker(structure), SamplingTask(1, seed=1)).walker
+        assert bool(walker.structure.get_momenta().any()) == self.moves
+
+    def test_a_walker_with_momenta_keeps_its_way(self, structure: Atoms) -> None:
+        fast = structure.copy()
+        fast.set_momenta(np.random.default_rng(0).normal(scale=20.0, size=(len(fast), 3)))
+        before = fast.get_momenta()
+        after = self.sample(Walker(fast), SamplingTask(1, seed=1)).walker.structure.get_momenta()
+        assert (np.vdot(after, before) > 0.5 * np.vdot(before, before)) or not self.moves
+
+    def test_what_the_forces_raise_comes_out_as_it_is(self, structure: Atoms) -> None:
+        error = WalkerExploded("no finite answer")
+
+        def fail(atoms: Atoms) -> Prediction:
+            raise error
+
+        forces = PredictorCalculator(CalculatorPredictor(EMT()), ask=fail)
+        with pytest.raises(WalkerExploded) as raised:
+            self.build().sample(Walker(structure), forces, SamplingTask(5, seed=1), _content)
+        assert raised.value is error
+
+    def test_walkers_in_threads_do_not_disturb_each_other(self, structure: Atoms) -> None:
+        def end(seed: int) -> str:
+            return digest(self.sample(Walker(structure), SamplingTask(5, seed=seed)).walker.structure)
+
+        alone = [end(seed) for seed in range(4)]
+        with ThreadPoolExecutor(4) as threads:
+            assert list(threads.map(end, range(4))) == alone
+
+    def test_the_walker_that_is_given_does_not_change(self, structure: Atoms) -> None:
+        before = digest(structure)
+        self.sample(Walker(structure), SamplingTask(5, seed=1))
+        assert digest(structure) == before
+        assert structure.calc is None
+        assert not structure.has("momenta")
+
+    def test_global_random_numbers_are_left_alone(self, structure: Atoms) -> None:
+        before = (str(np.random.get_state()), random.getstate())
+        self.sample(Walker(structure), SamplingTask(5, seed=1))
+        assert (str(np.random.get_state()), random.getstate()) == before
+
+
+def _content(step: int, atoms: Atoms) -> str | None:
+    return None
+
+
+def _array(atoms: Atoms, name: str) -> Any:
+    return {"positions": atoms.positions, "cell": np.asarray(atoms.cell), "momenta": atoms.get_momenta()}[name]
+
+
+def _through_json(walker: Walker) -> Walker:
+    """The walker as it arrives in the next task, in another process."""
+    plain = json.loads(json.dumps(to_plain(walker.structure)))
+    return Walker(from_plain(plain), walker.state, walker.step)

@@ -1,0 +1,190 @@
+"""What a trained model says obeys the symmetries and identities of a potential energy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.emt import EMT
+from scipy.spatial.transform import Rotation
+
+from psiflow_core.components import Predictor
+from psiflow_core.errors import StructureError
+
+
+@pytest.fixture(scope="module", params=["crystal", "cluster"])
+def structure(request: pytest.FixtureRequest, validation: list[Atoms]) -> Atoms:
+    return validation[0 if request.param == "crystal" else 1].copy()
+
+
+def energy(predictor: Predictor, atoms: Atoms) -> float:
+    return predictor.predict([atoms])[0].energy
+
+
+def test_forces_are_the_gradient_of_the_energy(predictor: Predictor, structure: Atoms) -> None:
+    forces, step = predictor.predict([structure])[0].forces, 1e-4
+    for atom, axis in np.ndindex(len(structure), 3):
+        ahead, behind = structure.copy(), structure.copy()
+        ahead.positions[atom, axis] += step
+        behind.positions[atom, axis] -= step
+        slope = (energy(predictor, ahead) - energy(predictor, behind)) / (2 * step)
+        assert -slope == pytest.approx(forces[atom, axis], abs=1e-6)
+
+
+def test_stress_is_the_strain_derivative_of_the_energy(predictor: Predictor, validation: list[Atoms]) -> None:
+    crystal, step = validation[0], 1e-4
+    stress = predictor.predict([crystal])[0].stress
+    assert stress is not None
+    assert np.abs(stress).max() > 1e-3
+    for component, (i, j) in enumerate([(0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)]):
+        energies = []
+        for sign in (1, -1):
+            strain = np.zeros((3, 3))
+            strain[i, j] += sign * step / 2
+            strain[j, i] += sign * step / 2
+            strained = crystal.copy()
+            strained.set_cell(crystal.cell @ (np.eye(3) + strain), scale_atoms=True)
+            energies.append(energy(predictor, strained))
+        slope = (energies[0] - energies[1]) / (2 * step * crystal.get_volume())
+        assert slope == pytest.approx(stress[component], abs=1e-7)
+
+
+def test_rotation_turns_the_forces_and_leaves_the_energy(predictor: Predictor, structure: Atoms) -> None:
+    turn = Rotation.random(rng=np.random.default_rng(5)).as_matrix()
+    turned = structure.copy()
+    turned.positions = structure.positions @ turn.T
+    turned.cell = np.asarray(structure.cell) @ turn.T
+    before, after = predictor.predict([structure, turned])
+    assert after.energy == pytest.approx(before.energy, abs=1e-9)
+    np.testing.assert_allclose(after.forces, before.forces @ turn.T, atol=1e-9)
+
+
+def test_inversion_turns_the_forces_around(predictor: Predictor, structure: Atoms) -> None:
+    mirrored = structure.copy()
+    mirrored.positions *= -1
+    mirrored.cell = -np.asarray(structure.cell)
+    before, after = predictor.predict([structure, mirrored])
+    assert after.energy == pytest.approx(before.energy, abs=1e-9)
+    np.testing.assert_allclose(after.forces, -before.forces, atol=1e-9)
+
+
+def test_translation_changes_nothing(predictor: Predictor, structure: Atoms) -> None:
+    moved = structure.copy()
+    moved.positions += [13.1, -7.7, 250.0]
+    before, after = predictor.predict([structure, moved])
+    assert after.energy == pytest.approx(before.energy, abs=1e-9)
+    np.testing.assert_allclose(after.forces, before.forces, atol=1e-9)
+
+
+def test_equal_atoms_can_be_exchanged(predictor: Predictor, structure: Atoms) -> None:
+    order = np.random.default_rng(6).permutation(len(structure))
+    before, after = predictor.predict([structure, structure[order]])
+    assert after.energy == pytest.approx(before.energy, abs=1e-9)
+    np.testing.assert_allclose(after.forces, before.forces[order], atol=1e-9)
+
+
+def test_a_supercell_has_the_energy_of_its_cells(predictor: Predictor, validation: list[Atoms]) -> None:
+    crystal = validation[0].copy()
+    cell, supercell = predictor.predict([crystal, crystal.repeat((2, 1, 2))])
+    assert supercell.energy == pytest.approx(4 * cell.energy, abs=1e-8)
+    np.testing.assert_allclose(supercell.stress, cell.stress, atol=1e-10)
+
+
+def test_atoms_far_apart_have_the_energies_of_isolated_atoms(
+    predictor: Predictor, atomic_energies: dict[str, float]
+) -> None:
+    far = Atoms("CuAl", [[0, 0, 0], [predictor.cutoff + 0.01, 0, 0]])
+    copper, aluminium, pair = predictor.predict([Atoms("Cu"), Atoms("Al"), far])
+    assert copper.energy == atomic_energies["Cu"]
+    assert aluminium.energy == atomic_energies["Al"]
+    assert pair.energy == pytest.approx(atomic_energies["Cu"] + atomic_energies["Al"], abs=1e-12)
+    np.testing.assert_array_equal(pair.forces, 0.0)
+
+
+def test_a_batch_says_what_each_structure_says_alone(predictor: Predictor, validation: list[Atoms]) -> None:
+    mixed = [*validation, Atoms("Cu"), validation[0].repeat(2), Atoms("Cu2", [[0, 0, 0], [0, 0, 2.4]])]
+    for atoms, together in zip(mixed, predictor.predict(mixed), strict=True):
+        alone = predictor.predict([atoms])[0]
+        assert together.energy == pytest.approx(alone.energy, abs=1e-9)
+        np.testing.assert_allclose(together.forces, alone.forces, atol=1e-10)
+        if atoms.pbc.any():
+            np.testing.assert_allclose(together.stress, alone.stress, atol=1e-12)
+        else:
+            assert together.stress is None is alone.stress
+
+
+def test_batches_that_do_not_fit_memory_are_cut_up(
+    predictor: Predictor, validation: list[Atoms], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = predictor.predict(validation)
+    monkeypatch.setattr(predictor, "_max_edges", 300)
+    for before, after in zip(whole, predictor.predict(validation), strict=True):
+        np.testing.assert_allclose(after.forces, before.forces, atol=1e-10)
+
+
+def test_a_molecule_does_not_feel_the_box_around_it(predictor: Predictor, validation: list[Atoms]) -> None:
+    boxed = validation[1].copy()
+    boxed.set_cell([3.0, 50.0, 0.0])
+    free, inside = predictor.predict([validation[1], boxed])
+    assert inside.energy == free.energy
+    assert inside.stress is None
+
+
+def test_a_slab_is_periodic_in_its_plane_only(predictor: Predictor, validation: list[Atoms]) -> None:
+    slab = validation[0].copy()
+    slab.pbc = [True, True, False]
+    padded = slab.copy()
+    padded.cell[2] *= 5
+    padded.pbc = True
+    open_, periodic = predictor.predict([slab, padded])
+    assert open_.energy == pytest.approx(periodic.energy, abs=1e-9)
+    np.testing.assert_allclose(open_.forces, periodic.forces, atol=1e-9)
+
+
+def test_features_are_invariant_and_tell_atoms_apart(predictor: Predictor, structure: Atoms) -> None:
+    turn = Rotation.random(rng=np.random.default_rng(8)).as_matrix()
+    turned = structure.copy()
+    turned.positions = structure.positions @ turn.T
+    turned.cell = np.asarray(structure.cell) @ turn.T
+    before, after = predictor.features([structure, turned])
+    assert before.shape == (len(structure), 16)  # two interactions of eight channels
+    np.testing.assert_allclose(after, before, atol=1e-10)
+    assert np.ptp(before, axis=0).max() > 1e-3
+
+
+def test_features_of_a_network_with_vectors_are_invariant(small, task, structure: Atoms) -> None:
+    potential = small(max_L=1, steps=1)
+    predictor = potential.load(potential.train(task()).model)
+    turn = Rotation.random(rng=np.random.default_rng(9)).as_matrix()
+    turned = structure.copy()
+    turned.positions = structure.positions @ turn.T
+    turned.cell = np.asarray(structure.cell) @ turn.T
+    before, after = predictor.features([structure, turned])
+    assert before.shape == (len(structure), 16)
+    np.testing.assert_allclose(after, before, atol=1e-10)
+
+
+def test_an_unknown_species_is_named(predictor: Predictor) -> None:
+    with pytest.raises(StructureError, match=r"knows Al, Cu and not Au"):
+        predictor.predict([Atoms("CuAu", [[0, 0, 0], [0, 0, 2.5]])])
+
+
+def test_the_calculator_drives_ase(predictor: Predictor, validation: list[Atoms]) -> None:
+    atoms = validation[0].copy()
+    atoms.calc = predictor.calculator()
+    expected = predictor.predict([atoms])[0]
+    assert atoms.get_potential_energy() == expected.energy
+    np.testing.assert_array_equal(atoms.get_stress(), expected.stress)
+
+
+def test_unseen_structures_are_predicted_much_better_than_by_nothing(
+    predictor: Predictor, validation: list[Atoms]
+) -> None:
+    predicted = np.concatenate([prediction.forces for prediction in predictor.predict(validation)])
+    reference = []
+    for atoms in validation:
+        atoms = atoms.copy()
+        atoms.calc = EMT()
+        reference.append(atoms.get_forces())
+    truth = np.concatenate(reference)
+    assert np.sqrt(np.mean((predicted - truth) ** 2)) < np.sqrt(np.mean(truth**2)) / 5
