@@ -43,7 +43,7 @@ def main() -> None:
         ours = {symbol: _label(reference, _atom(symbol), arguments.cores).energy for symbol in theirs}
         state = "on" if fitted else "off"
         print(f"\ndensity fitting {state}, {len(found)} structures, {seconds:.1f} CPU s each")
-        print("isolated atoms, PySCF - ORCA [meV]:", {s: round((ours[s] - theirs[s]) * 1e3, 3) for s in theirs})
+        print("isolated atoms, PySCF - ORCA [meV]:", {s: float(round((ours[s] - theirs[s]) * 1e3, 3)) for s in theirs})
         _report(structures, found, expected, ours, theirs)
 
 

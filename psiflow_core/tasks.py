@@ -36,7 +36,7 @@ from psiflow_core.components import (
 )
 from psiflow_core.errors import EngineMissing, ReferenceFailed
 from psiflow_core.models import ModelFile, copy_atomically, file_digest, load_members, write_atomically
-from psiflow_core.plugins import build
+from psiflow_core.plugins import build, registry
 from psiflow_core.predictors import Committee
 from psiflow_core.sampling import UNCERTAIN, Checked, Limits, Visited, sample_together
 from psiflow_core.structures import Label, Plain, digest, from_plain, sha256, to_plain, with_label
@@ -79,6 +79,13 @@ def check(task: Plain) -> Plain:
     component = build(Spec.from_plain(task["spec"]))
     require_engine(component)
     component.check([from_plain(plain) for plain in task["structures"]])
+    return {"engine": engine_version(component)}
+
+
+def engine(task: Plain) -> Plain:
+    """Whether a component's engine can be imported here, whatever the options would be."""
+    component = registry().find(task["kind"], task["name"]).component
+    require_engine(component)
     return {"engine": engine_version(component)}
 
 
@@ -176,6 +183,7 @@ def idle(task: Plain) -> Plain:
 
 TASKS: dict[str, Callable[[Plain], Plain]] = {
     "check": check,
+    "engine": engine,
     "label": label,
     "train": train,
     "sample": sample,
@@ -184,7 +192,7 @@ TASKS: dict[str, Callable[[Plain], Plain]] = {
 }
 
 
-def require_engine(component: Component) -> None:
+def require_engine(component: Component | type[Component]) -> None:
     """Import the package that does a component's work.
 
     Raises:
@@ -201,7 +209,7 @@ def require_engine(component: Component) -> None:
         ) from error
 
 
-def engine_version(component: Component) -> str:
+def engine_version(component: Component | type[Component]) -> str:
     """The version of the package that does the work, empty where it tells none."""
     return str(getattr(importlib.import_module(component.engine), "__version__", "")) if component.engine else ""
 

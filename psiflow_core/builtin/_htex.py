@@ -23,7 +23,7 @@ INTERCHANGE = ["-m", "parsl.executors.high_throughput.interchange"]
 """Likewise."""
 
 
-class WorkerProcesses(HighThroughputExecutor):  # type: ignore[misc]
+class WorkerProcesses(HighThroughputExecutor):
     """A `HighThroughputExecutor` whose commands have a time limit."""
 
     def start(self) -> None:

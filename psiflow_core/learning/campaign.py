@@ -157,7 +157,9 @@ class State:
     started: Counter[str] = field(default_factory=Counter)
     """Tasks by kind, for their names."""
     quiet: int = 0
-    """Segments in a row that gave no candidate."""
+    """Segments in a row that gave no candidate, those that went astray apart."""
+    astray: int = 0
+    """Segments in a row after which a walker had to start over."""
     evaluation: Plain | None = None
     evaluated: int = -1
     """The number of labels that the last evaluation saw."""
@@ -226,14 +228,16 @@ def _opened(state: State, data: Plain, settings: Settings) -> None:
     state.opened.append(data)
     while len(state.walkers) < settings.walkers:
         state.walkers.append(WalkerRecord(len(state.walkers)))
-    if state.finished == "failed" or exhausted(state, settings) is None:
+    if state.finished is not None:
         _reopen(state)
+    elif state.closing != "converged":
+        state.closing = None  # budgets may be larger now; the driver looks again
 
 
 def _reopen(state: State) -> None:
     """Go on after the end: with a larger budget, or once what made the campaign give up is mended."""
     failed_before = state.finished == "failed"
-    state.closing, state.finished, state.forgiven = None, None, len(state.failures)
+    state.closing, state.finished, state.forgiven, state.astray = None, None, len(state.failures), 0
     for candidate in state.candidates:
         if candidate.status == "dropped" or (failed_before and candidate.status == "failed"):
             candidate.status, candidate.reason = "queued", ""
@@ -248,14 +252,14 @@ def _started(state: State, data: Plain, settings: Settings) -> None:
     task = Task(data["task"], data["kind"], data["about"])
     state.running[task.id] = task
     state.again = [other for other in state.again if other.id != task.id]
-    if not state.attempts[task.id]:
-        state.started[task.kind] += 1
+    first = not state.attempts[task.id]
+    state.started[task.kind] += first
     state.attempts[task.id] += 1
     if task.kind == "label":
         state.candidates[task.about["candidate"]].status = "labelling"
     for number in task.about.get("walkers", ()):
         state.walkers[number].set_off()
-    if task.kind == "train" and "upto" in task.about:
+    if first and "upto" in task.about:
         training, validation = _split(state, task.about["upto"])
         state.generations.append(Generation(task.about["generation"], training, validation, task.about["final"]))
 
@@ -267,16 +271,16 @@ def _labelled(state: State, data: Plain, settings: Settings) -> None:
     candidate.error, candidate.discarded = data["error"], data["discard"]
     if candidate.discarded:
         candidate.reason = "discarded: too far from the model"
-    walker = _waiting(state, candidate.id)
-    if walker and (data["reset"] or data["discard"]):
-        walker.reset("model error")
+    if data["reset"] or data["discard"]:
+        for walker in _waiting(state, candidate.id):
+            walker.reset("model error")
 
 
 def _trained(state: State, data: Plain, settings: Settings) -> None:
     _ended(state, data)
     state.generations[data["generation"]].members[data["member"]] = data["result"]
     if state.in_training is None and not state.generations[-1].final:
-        state.quiet = 0
+        state.quiet = state.astray = 0
 
 
 def _adopted(state: State, data: Plain, settings: Settings) -> None:
@@ -303,8 +307,22 @@ def _walker_moved(state: State, walker: WalkerRecord, told: Plain, settings: Set
     state.steps += told["steps"]
     proposal = told.get("candidate")
     wanted = proposal is not None and (settings.committee == 1 or settings.selection.wanted(proposal["deviation"]))
-    state.quiet = 0 if wanted else state.quiet + 1
-    if proposal is not None and wanted:
+    if told["finished"]:
+        walker.settled = walker.generation
+    if wanted:
+        state.quiet = state.astray = 0
+        _propose(state, walker, told, settings)
+    elif told["stopped"]:
+        _start_over(state, walker, told["stopped"])
+    else:
+        state.quiet, state.astray = state.quiet + 1, 0
+
+
+def _propose(state: State, walker: WalkerRecord, told: Plain, settings: Settings) -> None:
+    """Queue what the walker met. Walkers that move alike meet the same structure: that is one candidate."""
+    proposal = told["candidate"]
+    candidate = next((one for one in state.of(*LEARNED) if one.structure == proposal["structure"]), None)
+    if candidate is None:
         candidate = _add_candidate(
             state,
             settings,
@@ -315,17 +333,20 @@ def _walker_moved(state: State, walker: WalkerRecord, told: Plain, settings: Set
             generation=walker.generation,
             deviation=proposal["deviation"],
         )
-        if told["stopped"]:
-            walker.waiting_for = candidate.id
+    if told["stopped"] and (candidate.status in ("queued", "labelling") or candidate.usable):
+        walker.waiting_for = candidate.id
     elif told["stopped"]:
-        walker.reset(told["stopped"])
-    if told["finished"]:
-        walker.settled = walker.generation
+        _start_over(state, walker, "label failed")
+
+
+def _start_over(state: State, walker: WalkerRecord, reason: str) -> None:
+    walker.reset(reason)
+    state.astray += 1
 
 
 def _walker_failed(state: State, walker: WalkerRecord, task: Task, failure: Plain) -> None:
     walker.stopped = failure["type"]
-    walker.reset(failure["type"])
+    _start_over(state, walker, failure["type"])
     reason = "exploded" if failure["type"] == "WalkerExploded" else failure["reason"]
     state.failures.append(Failure(task.id, "sample", reason, failure["message"], False, failure["type"]))
 
@@ -344,14 +365,12 @@ def _failed(state: State, data: Plain, settings: Settings) -> None:
     elif task.kind == "label":
         candidate = state.candidates[task.about["candidate"]]
         candidate.status, candidate.reason = "failed", data["reason"]
-        walker = _waiting(state, candidate.id)
-        if walker:
+        for walker in _waiting(state, candidate.id):
             walker.reset("label failed")
     elif task.kind == "sample":
         for number in task.about["walkers"]:
             state.walkers[number].segments += 1
-            state.walkers[number].reset(data["reason"])
-            state.quiet += 1
+            _start_over(state, state.walkers[number], data["reason"])
 
 
 def _closing(state: State, data: Plain, settings: Settings) -> None:
@@ -386,8 +405,12 @@ def _ended(state: State, data: Plain) -> Task:
     return task
 
 
-def _waiting(state: State, candidate: int) -> WalkerRecord | None:
-    return next((walker for walker in state.walkers if walker.waiting_for == candidate), None)
+def _usable(state: State) -> list[int]:
+    return [candidate.id for candidate in state.candidates if candidate.usable]
+
+
+def _waiting(state: State, candidate: int) -> list[WalkerRecord]:
+    return [walker for walker in state.walkers if walker.waiting_for == candidate]
 
 
 def _add_candidate(state: State, settings: Settings, *, structure: str, origin: Origin, **rest: object) -> Candidate:
@@ -439,9 +462,13 @@ def conclusion(state: State, settings: Settings) -> tuple[str, str] | None:
     fatal = _fatal(state, settings)
     if fatal:
         return "failed", fatal
-    if state.running or state.again or state.closing is None or not _final_is_trained(state, settings):
+    if state.running or state.again or state.closing is None:
         return None
-    if _tests_pending(state) or state.newest is None or state.evaluated != state.newest.number:
+    if state.newest is None and not _usable(state):
+        return state.closing, f"{REASONS[state.closing]}, before there was a first model"
+    if not _final_is_trained(state, settings) or _tests_pending(state):
+        return None
+    if state.newest is None or state.evaluated != state.newest.number:
         return None
     return state.closing, REASONS[state.closing]
 
@@ -457,10 +484,11 @@ REASONS = {
 def exhausted(state: State, settings: Settings) -> str | None:
     """Why no more structures should be sampled and labelled; None while they should."""
     budget = settings.budget
-    done = sum(1 for generation in state.generations if not generation.final and generation.members)
+    complete = state.generations[:-1] if state.in_training else state.generations
+    done = sum(1 for generation in complete if generation.known and not generation.final)
     if state.count("labelled") >= budget.labels:
         return "labels"
-    if budget.generations is not None and done >= budget.generations and state.in_training is None:
+    if budget.generations is not None and done >= budget.generations:
         return "generations"
     if budget.hours is not None and state.elapsed >= budget.hours * 3600:
         return "hours"
@@ -473,7 +501,7 @@ def _converged(state: State, settings: Settings) -> bool:
     if newest is None or _label_pending(state) or state.in_training:
         return False
     settled = all(walker.settled is not None and walker.settled >= newest.number for walker in state.walkers)
-    fresh = sum(1 for candidate in state.candidates if candidate.usable) > newest.known
+    fresh = len(_usable(state)) > newest.known
     quiet = state.quiet >= settings.stopping.patience * settings.walkers
     return quiet or (settled and not fresh)
 
@@ -492,7 +520,22 @@ def _fatal(state: State, settings: Settings) -> str | None:
     given_up = [failure for failure in recent if failure.kind in ("train", "evaluate") and not failure.again]
     if given_up:
         return f"{given_up[-1].task} failed {ATTEMPTS} times; the last: {given_up[-1].message}"
-    return None
+    return _walkers_are_lost(state, settings)
+
+
+def _walkers_are_lost(state: State, settings: Settings) -> str | None:
+    """Every walker starts over again and again, and there is nothing left to learn that could help."""
+    newest = state.newest
+    if not _all_astray(state, settings) or newest is None or state.running or state.closing:
+        return None
+    if _label_pending(state) or newest.known < len(_usable(state)):
+        return None
+    reasons = Counter(reason for walker in state.walkers for reason in walker.resets.elements())
+    return (
+        f"the last {state.astray} segments all ended with a walker that had to start over "
+        f"({', '.join(f'{reason}: {count}' for reason, count in reasons.most_common(3))}); "
+        "give more bootstrap structures, or a lower temperature"
+    )
 
 
 def _last_message(state: State) -> str:
@@ -517,7 +560,7 @@ def _label_tasks(candidates: Iterable[Candidate]) -> Iterator[Task]:
 def _labels(state: State, settings: Settings) -> Iterator[Task]:
     """Atoms, then the bootstrap, then walkers' candidates, the most uncertain first, within the budget."""
     yield from _label_tasks(atom for atom in state.of("atom") if atom.status == "queued")
-    if state.closing or (settings.schedule == "sequential" and (state.runs("sample") or _behind(state))):
+    if state.closing or (settings.schedule == "sequential" and (state.runs("sample") or _behind(state, settings))):
         return
     queued = [candidate for candidate in state.of("bootstrap", "walker") if candidate.status == "queued"]
     queued.sort(key=lambda candidate: (candidate.origin != "bootstrap", -(candidate.deviation or 0.0), candidate.id))
@@ -529,7 +572,7 @@ def _trainings(state: State, settings: Settings) -> Iterator[Task]:
     """The members of the generation in training that have not been started, or of a new one if it is due."""
     generation = state.in_training
     if generation is None:
-        upto = [candidate.id for candidate in state.candidates if candidate.usable]
+        upto = _usable(state)
         if _training_due(state, settings, len(upto)):
             about = {"generation": len(state.generations), "final": state.closing is not None}
             yield Task(f"train-{about['generation']:03d}-0", "train", {**about, "member": 0, "upto": upto})
@@ -546,22 +589,21 @@ def _training_due(state: State, settings: Settings, usable: int) -> bool:
     newest = state.newest
     if any(atom.status != "labelled" for atom in state.of("atom")) or not usable:
         return False
-    if newest is None:
-        return not any(first.status in ("queued", "labelling") for first in state.of("bootstrap"))
     if state.closing:
         return not state.count("labelling") and not _final_is_trained(state, settings)
+    if newest is None:
+        return not any(first.status in ("queued", "labelling") for first in state.of("bootstrap"))
     fresh = usable - newest.known
     still = not state.runs("sample") and not state.count("labelling")
     if settings.schedule == "sequential":
-        return fresh > 0 and still and not _label_pending(state) and not _behind(state)
+        return fresh > 0 and still and not _label_pending(state) and not _behind(state, settings)
     stalled = still and not state.count("queued")
     return settings.training.due(fresh, newest.known) or (fresh > 0 and stalled)
 
 
 def _final_is_trained(state: State, settings: Settings) -> bool:
     newest = state.newest
-    usable = sum(1 for candidate in state.candidates if candidate.usable)
-    if newest is None or state.in_training or newest.known != usable:
+    if newest is None or state.in_training or newest.known != len(_usable(state)):
         return False
     return newest.final or settings.training.final_steps is None
 
@@ -570,8 +612,10 @@ def _tests_pending(state: State) -> bool:
     return any(test.status in ("queued", "labelling") for test in state.of("test"))
 
 
-def _behind(state: State) -> list[WalkerRecord]:
-    """Under the sequential schedule: walkers that have not done this lap's segment."""
+def _behind(state: State, settings: Settings) -> list[WalkerRecord]:
+    """Under the sequential schedule: walkers that have not done this lap's segment, and can."""
+    if _sated(state, settings):
+        return []
     lap = max((walker.segments for walker in state.walkers), default=0)
     return [walker for walker in state.walkers if walker.segments < lap and _may_move(state, walker)]
 
@@ -596,21 +640,28 @@ def _segments(state: State, settings: Settings, workers: int) -> Iterator[Task]:
 
 
 def _ready(state: State, settings: Settings) -> list[WalkerRecord]:
-    if state.newest is None or state.closing:
-        return []
-    spoken_for = sum(state.count(status) for status in ("labelled", "labelling", "queued"))
-    if spoken_for >= settings.budget.labels or state.count("queued") >= 2 * settings.walkers:
+    if state.newest is None or state.closing or _sated(state, settings):
         return []
     busy = {number for task in [*state.runs("sample"), *state.again] for number in task.about.get("walkers", ())}
     walkers = [walker for walker in state.walkers if walker.id not in busy and _may_move(state, walker)]
     if settings.schedule == "concurrent":
         return walkers
-    behind = _behind(state)
+    behind = _behind(state, settings)
     if behind:
         return [walker for walker in walkers if walker in behind]
-    usable = sum(1 for candidate in state.candidates if candidate.usable)
-    waits = state.in_training or _label_pending(state) or _training_due(state, settings, usable)
+    waits = state.in_training or _label_pending(state) or _training_due(state, settings, len(_usable(state)))
     return [] if waits else walkers
+
+
+def _sated(state: State, settings: Settings) -> bool:
+    """Whether more candidates would be of no use now, or walkers do nothing but go astray."""
+    spoken_for = sum(state.count(status) for status in ("labelled", "labelling", "queued"))
+    enough = spoken_for >= settings.budget.labels or state.count("queued") >= 2 * settings.walkers
+    return enough or _all_astray(state, settings)
+
+
+def _all_astray(state: State, settings: Settings) -> bool:
+    return state.astray >= settings.stopping.patience * settings.walkers
 
 
 def _may_move(state: State, walker: WalkerRecord) -> bool:
@@ -623,7 +674,9 @@ def _may_move(state: State, walker: WalkerRecord) -> bool:
 def _evaluations(state: State, settings: Settings) -> Iterator[Task]:
     """Every generation against all labels, once the last one is trained and the test labels are there."""
     newest = state.newest
-    if newest is None or state.closing is None or _tests_pending(state) or state.runs("evaluate"):
+    if newest is None or state.closing is None or _tests_pending(state) or state.count("labelling"):
+        return
+    if any(task.kind == "evaluate" for task in [*state.running.values(), *state.again]):
         return
     if _final_is_trained(state, settings) and state.evaluated != newest.number:
         yield Task(f"evaluate-{newest.number:03d}", "evaluate", {"generation": newest.number})

@@ -125,6 +125,11 @@ class Result:
 
         return summarise(self.folder)
 
+    def __str__(self) -> str:
+        from psiflow_core.report.summary import in_words
+
+        return in_words(self.folder, self.summary)
+
     def export(self, folder: str | Path) -> Path:
         """Copy the potential, in psiflow's and its own format, the data set and the report to a folder."""
         target = Path(folder)

@@ -29,7 +29,7 @@ COLOURS = {
     "queued": "#bbbbbb",
 }
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9.5,
     "font.family": "sans-serif",
     "svg.fonttype": "none",
@@ -113,9 +113,9 @@ def uncertainty(campaign: Recorded) -> str | None:
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         points = axes.scatter(
-            [candidate.deviation for candidate in known],
+            [candidate.deviation or 0.0 for candidate in known],
             [(candidate.error or {})["force_rmse"] for candidate in known],
-            c=[candidate.generation for candidate in known],
+            c=[candidate.generation or 0 for candidate in known],
             cmap="viridis",
             s=16,
         )
@@ -141,7 +141,7 @@ def candidates(campaign: Recorded, fate_of: Callable[[Any], str]) -> str | None:
         for fate in dict.fromkeys(fate_of(candidate) for candidate in met):
             chosen = [candidate for candidate in met if fate_of(candidate) == fate]
             numbers = [candidate.id for candidate in chosen]
-            spread = [candidate.deviation for candidate in chosen]
+            spread = [candidate.deviation or 0.0 for candidate in chosen]
             axes.scatter(numbers, spread, s=16, color=COLOURS.get(fate, "#999"), label=fate)
         limit = campaign.settings.walking.limits.deviation
         axes.axhline(limit, color="#999", lw=0.8, ls="--")

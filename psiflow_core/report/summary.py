@@ -11,6 +11,7 @@ from ase import Atoms
 
 from psiflow_core.learning.campaign import Candidate
 from psiflow_core.learning.metrics import errors
+from psiflow_core.learning.progress import clock
 from psiflow_core.learning.records import Recorded, read_campaign
 from psiflow_core.models import ModelFile
 from psiflow_core.store import read_label
@@ -72,6 +73,23 @@ def summarise(folder: str | Path) -> Plain:
         "busy_share": busy_share(campaign),
         "errors": {} if evaluation is None else final_errors(evaluation),
     }
+
+
+def in_words(folder: Path, summary: Plain) -> str:
+    """The summary as a few lines for a terminal."""
+    busy = summary["busy_share"]
+    lines = [
+        f"{summary['labels']} labels ({summary['labels_failed']} failed), {summary['generations']} generations, "
+        f"{summary['sampling_steps']} sampling steps in {clock(summary['seconds'])}"
+        + (f", workers {100 * busy:.0f} % busy" if busy is not None else ""),
+        f"{'':12}{'forces [meV/Å]':>22}{'energy [meV/atom]':>22}",
+        f"{'':12}{'MAE':>11}{'RMSE':>11}{'MAE':>11}{'RMSE':>11}",
+    ]
+    for subset, found in summary["errors"].items():
+        numbers = [found[name] for name in ("force_mae", "force_rmse", "energy_mae", "energy_rmse")]
+        lines.append(f"{subset:12}" + "".join(f"{1e3 * number:11.2f}" for number in numbers))
+    lines += [f"potential   {folder / 'potential'}", f"data set    {folder / 'dataset.xyz'}"]
+    return "\n".join([*lines, f"report      {folder / 'report.html'}"])
 
 
 def final_errors(evaluation: Evaluation) -> Plain:

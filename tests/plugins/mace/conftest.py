@@ -18,7 +18,7 @@ from psiflow_core.structures import Label, with_label
 SMALL: dict[str, Any] = {
     "r_max": 4.5,
     "num_channels": 8,
-    "max_ell": 2,
+    "max_ell": 1,
     "num_radial_basis": 6,
     "readout_channels": 8,
     "batch_size": 2,
@@ -101,7 +101,7 @@ def small() -> Any:
 @pytest.fixture(scope="session")
 def trained(small: Any, task: Any) -> Any:
     """The result of a training long enough to have learnt something."""
-    return small(steps=200).train(task())
+    return small(steps=300).train(task())
 
 
 @pytest.fixture(scope="session")

@@ -40,8 +40,8 @@ class PySCF(Reference):
     basis: str = Field("def2-svp", min_length=1)
     """The Gaussian basis set, with the effective core potentials that belong to it."""
     density_fitting: bool = False
-    """Fit the electron density for the Coulomb and exchange integrals: quicker in large basis sets, at a
-    fitting error in relative energies of about 0.1 meV per atom."""
+    """Fit the electron density for the Coulomb and exchange integrals: quicker in large basis sets. Shifts
+    atomization energies of ethanol (PBE/def2-SVP) by 0.4 meV per atom, its structures against each other by 0.03."""
     dispersion: Literal["d3bj", "d4"] | None = None
     """Grimme's D3 with Becke-Johnson damping (two-body terms) or D4, as fitted to the functional."""
     frozen_core: bool = True

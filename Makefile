@@ -1,0 +1,47 @@
+# Two commands: `make demo` and `make test`. Each does its own set-up, in .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+PLUGINS := plugins/psiflow_mace plugins/psiflow_pyscf plugins/psiflow_openmm_sampler
+PROJECTS := pyproject.toml constraints.txt $(addsuffix /pyproject.toml,$(PLUGINS))
+
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test lint benchmarks clean
+
+demo: $(VENV)/.demo
+	$(BIN)/python examples/acetaldehyde.py
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The figures of the README and of the closing notes, side by side in one run each.
+benchmarks: $(VENV)/.test
+	$(BIN)/python benchmarks/openmm_step.py
+	$(BIN)/python benchmarks/batched_walkers.py
+	$(BIN)/python benchmarks/task_overhead.py
+	$(BIN)/python benchmarks/schedules.py
+
+clean:
+	rm -rf $(VENV) campaigns
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "psiflow needs Python 3.11 or later"'
+	$(PYTHON) -m venv $(VENV)
+
+# torch comes first: the other packages then accept the version that constraints.txt pins.
+$(VENV)/.demo: $(VENV)/bin/python $(PROJECTS)
+	$(PIP) install -c constraints.txt torch
+	$(PIP) install -c constraints.txt -e . $(addprefix -e ,$(PLUGINS))
+	touch $@
+
+$(VENV)/.test: $(VENV)/.demo tests/toys/pyproject.toml
+	$(PIP) install -c constraints.txt -e '.[test,dev,tblite]' -e 'plugins/psiflow_pyscf[dispersion]' -e tests/toys
+	touch $@

@@ -1,0 +1,22 @@
+"""Acetaldehyde at 600 K: a MACE committee learns PBE/def2-SVP while its walkers explore."""
+
+from pathlib import Path
+
+import psiflow_core as psiflow
+
+here = Path(__file__).parent
+learning = psiflow.OnlineLearning(
+    potential=psiflow.potential("mace", r_max=4.5),
+    sampler=psiflow.sampler("openmm", ensemble="nvt", temperature=600.0),
+    reference=psiflow.reference("pyscf", functional="pbe", basis="def2-svp", density_fitting=True),
+    walkers=8,
+    committee=3,
+    budget=psiflow.Budget(labels=70),
+    training=psiflow.Training(steps=600, warm_steps=400, final_steps=2000),
+)
+result = learning.run(
+    start=here / "acetaldehyde.xyz",
+    folder="campaigns/acetaldehyde",
+    test=here / "acetaldehyde_test.xyz",  # from a GFN2-xTB trajectory at 800 K, labelled here
+)
+print(result)

@@ -1,0 +1,120 @@
+"""The command `psiflow`: what it offers, in one place; the work is done in the modules beside this one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from psiflow_core.components import Kind
+from psiflow_core.errors import PsiflowError
+
+app = typer.Typer(
+    name="psiflow",
+    help="Online learning of interatomic potentials.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    suggest_commands=True,
+)
+
+Folder = Annotated[Path, typer.Argument(help="The campaign's folder.", show_default=False)]
+
+
+@app.command()
+def plugins(
+    name: Annotated[str | None, typer.Argument(help="A component, to see its options.", show_default=False)] = None,
+    kind: Annotated[Kind | None, typer.Option(help="Only components of this kind.", show_default=False)] = None,
+) -> None:
+    """List the components that are installed; with a NAME, the options of that one."""
+    from psiflow_core.cli.components import options_of, overview
+
+    stdout().print(overview(kind) if name is None else options_of(name, kind))
+
+
+@app.command()
+def run(
+    file: Annotated[Path, typer.Argument(help="The campaign, as YAML.", show_default=False)],
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+) -> None:
+    """Run the campaign that a YAML file describes, or go on with it.
+
+    Its keys are the arguments of OnlineLearning, with start, folder, test, data, model, labels and context beside
+    them; a component is its name, or {name: …} and its options. Paths count from the file's own folder.
+    """
+    from psiflow_core.cli.request import read_request
+    from psiflow_core.cli.standing import conclusion
+
+    request = read_request(file)
+    try:
+        result = request.run(progress=not quiet)
+    except KeyboardInterrupt:
+        stdout().print(f"Stopped. Nothing is lost: psiflow run {file} goes on.")
+        raise typer.Exit(130) from None
+    stdout().print(conclusion(result))
+
+
+@app.command()
+def status(
+    folder: Folder,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep looking until the campaign has ended.")] = False,
+) -> None:
+    """Tell where a campaign stands, also while it runs, and how to go on."""
+    from psiflow_core.cli import standing
+
+    if watch:
+        standing.watch(folder, stdout())
+    else:
+        stdout().print(standing.picture(folder))
+
+
+@app.command()
+def report(
+    folder: Folder,
+    show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+) -> None:
+    """Write the HTML report anew, of what is there so far."""
+    from psiflow_core.report.page import write_report
+
+    written = write_report(folder)
+    stdout().print(str(written), soft_wrap=True)
+    if show:
+        typer.launch(written.as_uri())
+
+
+@app.command()
+def doctor(
+    potential: Annotated[str | None, typer.Option(help="Check this potential alone.", show_default=False)] = None,
+    sampler: Annotated[str | None, typer.Option(help="Check this sampler alone.", show_default=False)] = None,
+    reference: Annotated[str | None, typer.Option(help="Check this reference alone.", show_default=False)] = None,
+    folder: Annotated[Path, typer.Option(help="Where the campaign will be.")] = Path(),
+) -> None:
+    """Check what a campaign needs, and name the fix for what is missing."""
+    from psiflow_core.doctor import examine
+
+    wanted: dict[Kind, str | None] = {"potential": potential, "sampler": sampler, "reference": reference}
+    healthy = True
+    for finding in examine(folder, {kind: name for kind, name in wanted.items() if name is not None}):
+        stdout().print(finding.line(), soft_wrap=True)
+        healthy = healthy and finding.verdict != "bad"
+    raise typer.Exit(0 if healthy else 1)
+
+
+def stdout() -> Console:
+    """The terminal; where there is none, lines are wide enough for tables to be read and searched."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=140)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console script. What a user can be told is one line, never a traceback."""
+    try:
+        app(None if arguments is None else list(arguments))
+    except PsiflowError as error:
+        Console(stderr=True, highlight=False).print(Text(f"error: {error}", style="bold red"), soft_wrap=True)
+        sys.exit(1)

@@ -1,0 +1,128 @@
+"""`psiflow status`: where a campaign stands, read from its journal beside a driver that may be at work."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from psiflow_core.learning.campaign import Failure, State
+from psiflow_core.learning.online import Result
+from psiflow_core.learning.progress import overview
+from psiflow_core.learning.records import Recorded, read_campaign
+from psiflow_core.report.summary import fate
+
+PERIOD = 1.0
+"""Seconds between two looks of `--watch`."""
+
+SHOWN = 100
+"""Characters of a failure's message."""
+
+
+def picture(folder: Path) -> RenderableType:
+    """Progress, fates of the candidates, failures with their messages, the driver, and how to go on.
+
+    Raises:
+        CampaignError: there is no campaign in the folder.
+    """
+    return _drawn(read_campaign(folder), driver_at_work(folder))
+
+
+def watch(folder: Path, console: Console) -> None:
+    """The same, once a second, until the campaign has ended or no driver is at work.
+
+    Raises:
+        CampaignError: there is no campaign in the folder.
+    """
+    with Live(console=console, auto_refresh=False) as live:
+        while True:
+            driver = driver_at_work(folder)
+            live.update(_drawn(read_campaign(folder), driver), refresh=console.is_terminal)
+            if driver is None:
+                return
+            time.sleep(PERIOD)
+
+
+def driver_at_work(folder: Path) -> str | None:
+    """Who has the folder: `process PID on HOST`; None if nobody.
+
+    The lock is asked for in shared mode and given back at once: the driver that has it notices nothing.
+    """
+    try:
+        with (folder / "driver.lock").open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return lock.read().strip() or "another process"
+    except FileNotFoundError:
+        pass
+    return None
+
+
+def conclusion(result: Result) -> RenderableType:
+    """What a campaign came to, in a few lines."""
+    summary = result.summary
+    lines = [
+        f"{summary['status']}: {summary['message']}",
+        f"labels     {summary['labels']}, {summary['labels_failed']} failed",
+    ]
+    for subset, errors in summary["errors"].items():
+        force, energy = 1e3 * errors["force_rmse"], 1e3 * errors["energy_rmse"]
+        lines.append(f"{subset:<10} RMSE {force:.1f} meV/Å, {energy:.2f} meV/atom")
+    lines += [f"potential  {result.folder / 'potential'}", f"data set   {result.folder / 'dataset.xyz'}"]
+    return Group(*(Text(line, overflow="fold") for line in [*lines, f"report     {result.report}"]))
+
+
+def _drawn(campaign: Recorded, driver: str | None) -> RenderableType:
+    state, folder = campaign.state, campaign.store.folder
+    interrupted = driver is None and state.finished is None
+    if interrupted:
+        state = dataclasses.replace(state, time=0.0)  # the clock stopped with the driver
+    message = "interrupted" if interrupted else ""
+    parts = [overview(state, campaign.settings, folder, message), _fates(state)]
+    if state.failures:
+        parts.append(_failures(state.failures))
+    return Group(*parts, *_next(state, driver, folder))
+
+
+def _fates(state: State) -> RenderableType:
+    table = Table("candidates", "from", "fate", "why", box=box.SIMPLE_HEAD)
+    table.columns[0].justify = "right"
+    counts = Counter((candidate.origin, fate(candidate), candidate.reason) for candidate in state.candidates)
+    for (origin, became, reason), count in sorted(counts.items()):
+        table.add_row(str(count), origin, became, reason)
+    return table
+
+
+def _failures(failures: list[Failure]) -> RenderableType:
+    table = Table("failures", "task", "reason", "the last one said", box=box.SIMPLE_HEAD)
+    table.columns[0].justify = "right"
+    counts = Counter((failure.kind, failure.reason) for failure in failures)
+    last = {(failure.kind, failure.reason): failure.message for failure in failures}
+    for (kind, reason), count in counts.most_common():
+        message = " ".join(last[kind, reason].split())
+        table.add_row(str(count), kind, reason, message if len(message) <= SHOWN else f"{message[: SHOWN - 1]}…")
+    return table
+
+
+def _next(state: State, driver: str | None, folder: Path) -> Iterator[Text]:
+    """Who is at work, and how to go on."""
+    if driver is not None:
+        yield Text(f"driver  {driver}; Ctrl-C or SIGTERM stops it, and nothing is lost")
+    elif state.finished is None:
+        yield Text("driver  none: run the same script, or psiflow run, again, and it goes on from here")
+    elif state.finished == "failed":
+        yield Text("driver  none: mend the cause and run the campaign again; what failed is then tried once more")
+    else:
+        yield Text("driver  none: the campaign is finished; run it again with a larger budget to go on")
+        yield Text(f"report  {folder / 'report.html'}")
+        yield Text(f"model   {folder / 'potential'}")

@@ -1,0 +1,349 @@
+"""Whole campaigns on a simulated executor and clock: seeded durations, failures and kills, hundreds of them.
+
+The state machine is the real one, and so is the order of a driver's work; only what tasks give is invented.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from random import Random
+
+import pytest
+
+from psiflow_core import Bootstrap, Budget, Segments, Selection, Stopping, Training, Walking
+from psiflow_core.learning.campaign import WORK, State, Task, apply, conclusion, exhausted, fold, plan
+from psiflow_core.learning.settings import Settings
+from psiflow_core.store import Event
+from psiflow_core.structures import Plain
+
+MOST_EVENTS = 4000
+"""No campaign here needs a quarter of them; one that does has lost its way."""
+
+LAYOUTS = (
+    {"train": "all", "sample": "all", "label": "all"},
+    {"train": "train", "sample": "sample", "label": "label"},
+    {"train": "gpu", "sample": "gpu", "label": "cpu"},
+)
+
+
+class Killed(Exception):
+    """The driver died."""
+
+
+@dataclass
+class World:
+    """What chance does to a campaign: how likely each kind of failure is, and how fast the potential learns."""
+
+    label_fails: float
+    worker_lost: float
+    training_diverges: float
+    sampling_breaks: float
+    walker_explodes: float
+    walker_stops: float
+    trajectory_ends: float
+    kill: float
+    lesson: float
+    """How much of the spread each label takes away."""
+
+    @classmethod
+    def drawn(cls, random: Random) -> World:
+        often = random.choice([0.0, 0.05, 0.2])
+        return cls(
+            label_fails=often * random.random(),
+            worker_lost=often * random.random(),
+            training_diverges=often * random.random(),
+            sampling_breaks=often * random.random(),
+            walker_explodes=often * random.random(),
+            walker_stops=often * random.random(),
+            trajectory_ends=random.choice([0.0, 0.0, 0.3, 0.9]),
+            kill=random.choice([0.0, 0.02, 0.1]),
+            lesson=random.choice([0.0, 0.1, 0.4]),
+        )
+
+
+def drawn_settings(random: Random) -> Settings:
+    """Any campaign that a user may ask for."""
+    labels = random.randint(1, 30)
+    return Settings(
+        budget=Budget(
+            labels=labels,
+            generations=random.choice([None, None, random.randint(1, 6)]),
+            hours=random.choice([None, None, random.uniform(0.01, 0.2)]),
+        ),
+        walkers=random.randint(1, 9),
+        committee=random.randint(1, 4),
+        schedule=random.choice(["concurrent", "sequential"]),
+        bootstrap=Bootstrap(structures=random.randint(1, 12)),
+        selection=Selection(validation=random.choice([0.0, 0.1, 0.5])),
+        training=Training(
+            growth=random.choice([0.1, 0.25, 1.0]),
+            fewest=random.randint(1, 6),
+            final_steps=random.choice([None, 100]),
+        ),
+        stopping=Stopping(patience=random.randint(1, 5), tolerated_failures=random.choice([0.3, 0.6])),
+        walking=Walking(segment=Segments(batch=random.choice([None, 1, 3]))),
+    )
+
+
+class Simulation:
+    """One campaign, its journal, its driver and its workers."""
+
+    def __init__(self, seed: int, settings: Settings | None = None, world: World | None = None) -> None:
+        random = Random(f"campaign {seed}")
+        self.seed = seed
+        self.settings = settings or drawn_settings(random)
+        self.world = world or World.drawn(random)
+        self.pool_of = random.choice(LAYOUTS)
+        self.slots = {pool: random.randint(1, 5) for pool in self.pool_of.values()}
+        self.begins_with = random.choice(["bootstrap", "bootstrap", "data", "model"])
+        self.tests = random.randint(0, 3)
+        self.pace = Random(f"pace {seed}")
+        """Durations and kills; everything else follows from what a task is, so that the pace does not matter."""
+        self.clock = 1e9
+        self.events: list[Event] = []
+        self.state = State()
+        self.under_way: list[tuple[float, str]] = []
+        self.held: list[str] = []
+        self.kills = 0
+
+    # The driver ------------------------------------------------------------------------------------------
+
+    def run(self) -> State:
+        """Until the campaign ends, through every kill."""
+        while True:
+            try:
+                self.session()
+                return self.state
+            except Killed:
+                self.survive_kill()
+
+    def session(self) -> None:
+        self.append("opened", {"configuration": {}, "slots": self.slots})
+        if not self.state.candidates:
+            self.append("proposed", {"candidates": self.proposals()})
+        if self.begins_with == "model" and not self.state.generations:
+            members = [invented_model(member) for member in range(self.settings.committee)]
+            self.append("adopted", {"members": members})
+        for task in self.state.running.values():
+            self.submit(task.id)
+        while self.state.finished is None:
+            self.start_planned()
+            self.conclude()
+            for name in self.next_ended():
+                self.append(*self.outcome(self.state.running[name]))
+
+    def start_planned(self) -> None:
+        while True:
+            reason = exhausted(self.state, self.settings)
+            if reason and self.state.closing is None:
+                self.append("closing", {"reason": reason})
+            tasks = plan(self.state, self.settings, self.pool_of, self.slots)
+            self.check_plan(tasks)
+            if not tasks:
+                return
+            for task in tasks:
+                self.append("started", {"task": task.id, "kind": task.kind, "about": task.about})
+                self.submit(task.id)
+
+    def conclude(self) -> None:
+        end = conclusion(self.state, self.settings)
+        if end is not None:
+            self.append("finished", {"reason": end[0], "message": end[1]})
+        else:
+            assert self.state.running, "nothing runs, nothing is planned, and the campaign has not ended"
+
+    def submit(self, name: str) -> None:
+        heapq.heappush(self.under_way, (self.clock + self.pace.expovariate(1.0), name))
+
+    def next_ended(self) -> list[str]:
+        """As in the driver: one at a time, or a whole phase in the order of its tasks."""
+        if self.state.finished is not None:
+            return []
+        if self.settings.schedule == "concurrent":
+            self.clock, name = heapq.heappop(self.under_way)
+            return [name]
+        self.clock = max(end for end, _ in self.under_way)
+        names = sorted(name for _, name in self.under_way)
+        self.under_way.clear()
+        return names
+
+    def append(self, kind: str, data: Plain) -> None:
+        event = Event(len(self.events) + 1, self.clock, kind, json.loads(json.dumps(data)))
+        self.events.append(event)
+        assert len(self.events) < MOST_EVENTS, "the campaign does not end"
+        apply(self.state, event, self.settings)
+        self.check_state()
+        self.clock += 0.001
+        if self.pace.random() < self.world.kill:
+            raise Killed
+
+    def survive_kill(self) -> None:
+        """All that is left is the journal; it must tell as much as the driver knew."""
+        self.kills += 1
+        before = self.state
+        self.state = fold(self.events, self.settings)
+        assert self.state == before
+        self.under_way.clear()
+        self.clock += 100.0
+
+    def run_again(self, settings: Settings) -> State:
+        """After the end, with other budgets, as the driver does."""
+        self.settings = settings
+        self.state = fold(self.events, settings)
+        self.under_way.clear()
+        if self.state.finished == "failed" or exhausted(self.state, settings) is None:
+            return self.run()
+        return self.state
+
+    # The workers -----------------------------------------------------------------------------------------
+
+    def proposals(self) -> list[Plain]:
+        found = [{"structure": f"atom {symbol}", "origin": "atom"} for symbol in "HO"]
+        if self.begins_with == "data":
+            found += [{"structure": f"given {n}", "origin": "initial", "file": f"given {n}.json"} for n in range(4)]
+        if self.begins_with == "bootstrap":
+            number = self.settings.bootstrap.structures
+            found += [{"structure": f"bootstrap {n}", "origin": "bootstrap"} for n in range(number)]
+        return found + [{"structure": f"test {n}", "origin": "test"} for n in range(self.tests)]
+
+    def outcome(self, task: Task) -> tuple[str, Plain]:
+        """What comes of a task: chance, but the same chance whenever it ends."""
+        random = Random(f"{self.seed}/{task.id}/{self.state.attempts[task.id]}")
+        told: Plain = {"task": task.id, "seconds": 1.0, "worker": "w"}
+        failure = self.failure(task, random)
+        if failure:
+            again = self.settings.stopping.tries_again(failure["type"], failure["reason"], self.state.attempts[task.id])
+            return "failed", told | failure | {"message": "by chance", "again": again, "folder": "f", "trace": ""}
+        if task.kind == "label":
+            return "labelled", told | self.labelled(task, random)
+        if task.kind == "train":
+            about = {name: task.about[name] for name in ("generation", "member")}
+            return "trained", told | about | {"result": invented_model(task.about["member"])}
+        if task.kind == "sample":
+            return "sampled", told | {"walkers": [self.moved(n, task, random) for n in task.about["walkers"]]}
+        return "evaluated", told | {"generation": task.about["generation"], "result": {"file": "p.json"}}
+
+    def failure(self, task: Task, random: Random) -> Plain | None:
+        if random.random() < self.world.worker_lost:
+            return {"type": "WorkerLost", "reason": "lost worker"}
+        own: dict[str, tuple[float, Plain]] = {
+            "label": (self.world.label_fails, {"type": "ReferenceFailed", "reason": "unconverged"}),
+            "train": (self.world.training_diverges, {"type": "TrainingFailed", "reason": "error"}),
+            "sample": (self.world.sampling_breaks, {"type": "ValueError", "reason": "error"}),
+            "evaluate": (0.0, {}),
+        }
+        chance, failure = own[task.kind]
+        return failure if random.random() < chance else None
+
+    def labelled(self, task: Task, random: Random) -> Plain:
+        number = task.about["candidate"]
+        met = self.state.candidates[number].origin == "walker"
+        error = {"force_rmse": random.expovariate(3.0), "energy_per_atom": 0.0} if met else None
+        return {
+            "candidate": number,
+            "file": f"label {number}.json",
+            "error": error,
+            "reset": error is not None and error["force_rmse"] > 0.8,
+            "discard": error is not None and error["force_rmse"] > 1.2,
+        }
+
+    def moved(self, number: int, task: Task, random: Random) -> Plain:
+        told: Plain = {"walker": number}
+        if random.random() < self.world.walker_explodes:
+            return told | {"failure": {"type": "WalkerExploded", "reason": "error", "message": "not finite"}}
+        told |= {"file": f"{task.id}-{number}", "digest": "d", "steps": 10, "averages": {}, "finished": False}
+        if random.random() < self.world.walker_stops:
+            return told | {"stopped": random.choice(["too hot", "lost", "force ceiling"])}
+        known = self.state.generations[task.about["generation"]].known
+        deviation = random.expovariate(1.0) / (1.0 + self.world.lesson * known)
+        ends = random.random() < self.world.trajectory_ends
+        candidate = {"structure": f"{task.id}-{number}", "deviation": deviation, "step": 10}
+        return told | {
+            "stopped": "uncertain" if deviation > 0.5 else None,
+            "finished": ends and deviation <= 0.5,
+            "candidate": candidate,
+        }
+
+    # What always holds -----------------------------------------------------------------------------------
+
+    def check_plan(self, tasks: list[Task]) -> None:
+        state, names = self.state, [task.id for task in tasks]
+        assert len(names) == len(set(names)), f"planned twice: {names}"
+        assert not set(names) & set(state.running), f"planned although it runs: {names}"
+        if self.settings.schedule == "concurrent":
+            load = Counter(self.pool_of[WORK[task.kind]] for task in [*state.running.values(), *tasks])
+            free = all(load[pool] <= slots for pool, slots in self.slots.items())
+            assert free or not tasks, f"more tasks than workers: {load} of {self.slots}"
+        for task in tasks:
+            for number in task.about.get("walkers", ()):
+                self.check_may_move(number, task)
+
+    def check_may_move(self, number: int, task: Task) -> None:
+        waits_for = self.state.walkers[number].waiting_for
+        generation = self.state.generations[task.about["generation"]]
+        assert waits_for is None or waits_for in [*generation.training, *generation.validation]
+        assert len(generation.members) == self.settings.committee
+
+    def check_state(self) -> None:
+        state, budget = self.state, self.settings.budget
+        assert state.count("labelled") + state.count("labelling") <= budget.labels
+        under_way = [*state.running.values(), *state.again]
+        labels = [task.about["candidate"] for task in under_way if task.kind == "label"]
+        assert len(labels) == len(set(labels)), "a candidate is in two tasks"
+        in_labelling = [candidate.id for candidate in state.candidates if candidate.status == "labelling"]
+        assert sorted(labels) == in_labelling, "a candidate in labelling has no task, or a task no candidate"
+        walkers = [number for task in under_way for number in task.about.get("walkers", ())]
+        assert len(walkers) == len(set(walkers)), "a walker is in two tasks"
+        trainings = [(task.about["generation"], task.about["member"]) for task in under_way if task.kind == "train"]
+        assert len(trainings) == len(set(trainings)), "a member is trained twice at once"
+        assert [generation.number for generation in state.generations] == list(range(len(state.generations)))
+        for generation in state.generations:
+            learned = {state.candidates[number].origin for number in [*generation.training, *generation.validation]}
+            assert learned <= {"initial", "bootstrap", "walker"}
+            assert not set(generation.training) & set(generation.validation)
+
+    def check_end(self) -> None:
+        state = self.state
+        labelled = Counter(event.data["candidate"] for event in self.events if event.kind == "labelled")
+        assert all(times == 1 for times in labelled.values()), "a candidate was labelled twice"
+        assert [candidate.id for candidate in state.candidates] == list(range(len(state.candidates)))
+        assert fold(self.events, self.settings) == state
+        if state.finished == "failed":
+            return
+        assert not state.running
+        assert not state.again
+        assert {candidate.status for candidate in state.candidates} <= {"labelled", "failed", "dropped"}
+        usable = [candidate.id for candidate in state.candidates if candidate.usable]
+        if usable:
+            assert state.newest is not None
+            assert sorted([*state.newest.training, *state.newest.validation]) == usable
+            assert state.evaluated == state.newest.number
+        if state.finished == "labels":
+            assert state.count("labelled") == self.settings.budget.labels
+
+
+def invented_model(member: int) -> Plain:
+    return {"model": {"path": f"{member}.model", "digest": "d"}, "errors": {"force_rmse": 0.1}, "seconds": 1.0}
+
+
+SEEDS = range(400)
+
+
+def chunks(seeds: range, size: int) -> Iterator[range]:
+    for start in range(seeds.start, seeds.stop, size):
+        yield range(start, start + size)
+
+
+@pytest.mark.parametrize("seeds", chunks(SEEDS, 50), ids=lambda seeds: f"seeds-{seeds.start}-{seeds.stop - 1}")
+def test_every_campaign_ends_and_keeps_its_promises(seeds: range) -> None:
+    for seed in seeds:
+        simulation = Simulation(seed)
+        try:
+            simulation.run()
+            simulation.check_end()
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}: {error}") from error
