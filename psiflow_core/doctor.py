@@ -116,7 +116,7 @@ def stale_processes() -> Iterator[Finding]:
     """Whether processes of campaigns whose driver has died are still there; they should have ended themselves."""
     stale = orphans()
     if stale:
-        time.sleep(4 * guard.PERIOD)  # they may be about to end
+        time.sleep(8 * guard.PERIOD)  # they may be about to end: a guard gives its command two seconds
         stale = [process for process in stale if process.is_running()]
     pids = " ".join(str(process.pid) for process in stale)
     if stale:

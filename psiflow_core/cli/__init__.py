@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.text import Text
 
 from psiflow_core.components import Kind
@@ -34,7 +34,7 @@ def plugins(
     """List the components that are installed; with a NAME, the options of that one."""
     from psiflow_core.cli.components import options_of, overview
 
-    stdout().print(overview(kind) if name is None else options_of(name, kind))
+    show(overview(kind) if name is None else options_of(name, kind))
 
 
 @app.command()
@@ -44,19 +44,19 @@ def run(
 ) -> None:
     """Run the campaign that a YAML file describes, or go on with it.
 
-    Its keys are the arguments of OnlineLearning, with start, folder, test, data, model, labels and context beside
-    them; a component is its name, or {name: …} and its options. Paths count from the file's own folder.
+    Its keys are the arguments of OnlineLearning, and beside them start,
+    folder, test, data, model, labels and context. A component is its name,
+    or {name: …} with its options. Paths count from the file's own folder.
     """
     from psiflow_core.cli.request import read_request
-    from psiflow_core.cli.standing import conclusion
 
     request = read_request(file)
     try:
         result = request.run(progress=not quiet)
     except KeyboardInterrupt:
-        stdout().print(f"Stopped. Nothing is lost: psiflow run {file} goes on.")
+        show(f"Stopped. Nothing is lost: psiflow run {file} goes on.")
         raise typer.Exit(130) from None
-    stdout().print(conclusion(result))
+    show(str(result))
 
 
 @app.command()
@@ -70,20 +70,20 @@ def status(
     if watch:
         standing.watch(folder, stdout())
     else:
-        stdout().print(standing.picture(folder))
+        show(standing.picture(folder))
 
 
 @app.command()
 def report(
     folder: Folder,
-    show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
 ) -> None:
     """Write the HTML report anew, of what is there so far."""
     from psiflow_core.report.page import write_report
 
     written = write_report(folder)
-    stdout().print(str(written), soft_wrap=True)
-    if show:
+    show(str(written))
+    if open_it:
         typer.launch(written.as_uri())
 
 
@@ -100,7 +100,7 @@ def doctor(
     wanted: dict[Kind, str | None] = {"potential": potential, "sampler": sampler, "reference": reference}
     healthy = True
     for finding in examine(folder, {kind: name for kind, name in wanted.items() if name is not None}):
-        stdout().print(finding.line(), soft_wrap=True)
+        show(finding.line())
         healthy = healthy and finding.verdict != "bad"
     raise typer.Exit(0 if healthy else 1)
 
@@ -109,6 +109,12 @@ def stdout() -> Console:
     """The terminal; where there is none, lines are wide enough for tables to be read and searched."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=140)
+
+
+def show(what: RenderableType) -> None:
+    """Print it; lines of plain text are taken as they are and never broken, so that paths can be copied."""
+    text = Text(what) if isinstance(what, str) else what
+    stdout().print(text, soft_wrap=isinstance(text, Text), crop=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -72,8 +72,11 @@ def named(name: str, kind: Kind | None = None) -> list[Registered]:
     if found:
         return found
     for other in get_args(Kind):
-        if (other, name) in OFFICIAL or any(name in point for point in registry().broken):
-            registry().find(other, name)  # raises, and knows best what to say
+        try:
+            registry().find(other, name)  # knows best what to say of one that is broken, or offered twice
+        except PluginNotFound:
+            if (other, name) in OFFICIAL:
+                raise
     known = sorted({registered.component.name for registered in registry().all()})
     raise PluginNotFound(f"no component '{name}'.{did_you_mean(name, known)} Installed: {', '.join(known)}")
 

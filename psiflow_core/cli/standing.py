@@ -16,7 +16,6 @@ from rich.table import Table
 from rich.text import Text
 
 from psiflow_core.learning.campaign import Failure, State
-from psiflow_core.learning.online import Result
 from psiflow_core.learning.progress import overview
 from psiflow_core.learning.records import Recorded, read_campaign
 from psiflow_core.report.summary import fate
@@ -34,7 +33,8 @@ def picture(folder: Path) -> RenderableType:
     Raises:
         CampaignError: there is no campaign in the folder.
     """
-    return _drawn(read_campaign(folder), driver_at_work(folder))
+    driver = driver_at_work(folder)  # first: one that ends in between has not been interrupted
+    return _drawn(read_campaign(folder), driver)
 
 
 def watch(folder: Path, console: Console) -> None:
@@ -66,20 +66,6 @@ def driver_at_work(folder: Path) -> str | None:
     except FileNotFoundError:
         pass
     return None
-
-
-def conclusion(result: Result) -> RenderableType:
-    """What a campaign came to, in a few lines."""
-    summary = result.summary
-    lines = [
-        f"{summary['status']}: {summary['message']}",
-        f"labels     {summary['labels']}, {summary['labels_failed']} failed",
-    ]
-    for subset, errors in summary["errors"].items():
-        force, energy = 1e3 * errors["force_rmse"], 1e3 * errors["energy_rmse"]
-        lines.append(f"{subset:<10} RMSE {force:.1f} meV/Å, {energy:.2f} meV/atom")
-    lines += [f"potential  {result.folder / 'potential'}", f"data set   {result.folder / 'dataset.xyz'}"]
-    return Group(*(Text(line, overflow="fold") for line in [*lines, f"report     {result.report}"]))
 
 
 def _drawn(campaign: Recorded, driver: str | None) -> RenderableType:
@@ -117,12 +103,17 @@ def _failures(failures: list[Failure]) -> RenderableType:
 def _next(state: State, driver: str | None, folder: Path) -> Iterator[Text]:
     """Who is at work, and how to go on."""
     if driver is not None:
-        yield Text(f"driver  {driver}; Ctrl-C or SIGTERM stops it, and nothing is lost")
+        yield _line(f"driver  {driver}; Ctrl-C or SIGTERM stops it, and nothing is lost")
     elif state.finished is None:
-        yield Text("driver  none: run the same script, or psiflow run, again, and it goes on from here")
+        yield _line("driver  none: run the same script, or psiflow run, again, and it goes on from here")
     elif state.finished == "failed":
-        yield Text("driver  none: mend the cause and run the campaign again; what failed is then tried once more")
+        yield _line("driver  none: mend the cause and run the campaign again; what failed is then tried once more")
     else:
-        yield Text("driver  none: the campaign is finished; run it again with a larger budget to go on")
-        yield Text(f"report  {folder / 'report.html'}")
-        yield Text(f"model   {folder / 'potential'}")
+        yield _line("driver  none: the campaign is finished; run it again with a larger budget to go on")
+        yield _line(f"report  {folder / 'report.html'}")
+        yield _line(f"model   {folder / 'potential'}")
+
+
+def _line(text: str) -> Text:
+    """A line that is never broken, so that the path in it can be copied."""
+    return Text(text, no_wrap=True, overflow="ignore")

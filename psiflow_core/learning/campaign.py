@@ -150,6 +150,8 @@ class State:
     generations: list[Generation] = field(default_factory=list)
     """Complete ones, then at most one in training."""
     running: dict[str, Task] = field(default_factory=dict)
+    phase_ends: bool = False
+    """Whether some of the tasks that ran together have ended, and others not."""
     again: list[Task] = field(default_factory=list)
     """Failed tasks that have another attempt."""
     attempts: Counter[str] = field(default_factory=Counter)
@@ -401,6 +403,7 @@ APPLY = {
 
 def _ended(state: State, data: Plain) -> Task:
     task = state.running.pop(data["task"])
+    state.phase_ends = bool(state.running)
     state.busy[task.kind] += data["seconds"]
     return task
 
@@ -437,19 +440,20 @@ def _split(state: State, upto: list[int]) -> tuple[list[int], list[int]]:
 def plan(state: State, settings: Settings, pool_of: dict[str, str], slots: dict[str, int]) -> list[Task]:
     """The tasks to start now: the most urgent first, as many as there are free workers.
 
-    Under the sequential schedule all tasks of a phase start together, so that nothing depends on which ends first.
+    Under the sequential schedule all tasks of a phase start together, and the next phase when all have ended: that
+    way nothing depends on which ends first, nor on when a driver is killed.
 
     Args:
         pool_of: the pool that does each kind of work.
         slots: tasks that each pool runs at once.
     """
-    if state.finished is not None:
+    if state.finished is not None or (state.phase_ends and settings.schedule == "sequential"):
         return []
     free = Counter(slots)
     for task in state.running.values():
         free[pool_of[WORK[task.kind]]] -= 1
     tasks = []
-    for task in _wanted(state, settings, free, pool_of):
+    for task in _wanted(state, settings, pool_of, free, slots):
         pool = pool_of[WORK[task.kind]]
         if free[pool] > 0 or settings.schedule == "sequential":
             free[pool] -= 1
@@ -542,12 +546,14 @@ def _last_message(state: State) -> str:
     return state.failures[-1].message if state.failures else "no message"
 
 
-def _wanted(state: State, settings: Settings, free: Counter[str], pool_of: dict[str, str]) -> Iterator[Task]:
+def _wanted(
+    state: State, settings: Settings, pool_of: dict[str, str], free: Counter[str], slots: dict[str, int]
+) -> Iterator[Task]:
     """Everything that could start now, by urgency; ``free`` is kept up to date by the one who takes."""
     yield from state.again
     yield from _trainings(state, settings)
     yield from _labels(state, settings)
-    yield from _segments(state, settings, max(1, free[pool_of["sample"]]))
+    yield from _segments(state, settings, free[pool_of["sample"]], slots[pool_of["sample"]])
     yield from _evaluations(state, settings)
     yield from _label_tasks(test for test in state.of("test") if test.status == "queued")
 
@@ -560,7 +566,7 @@ def _label_tasks(candidates: Iterable[Candidate]) -> Iterator[Task]:
 def _labels(state: State, settings: Settings) -> Iterator[Task]:
     """Atoms, then the bootstrap, then walkers' candidates, the most uncertain first, within the budget."""
     yield from _label_tasks(atom for atom in state.of("atom") if atom.status == "queued")
-    if state.closing or (settings.schedule == "sequential" and (state.runs("sample") or _behind(state, settings))):
+    if state.closing or (settings.schedule == "sequential" and _lap_goes_on(state, settings)):
         return
     queued = [candidate for candidate in state.of("bootstrap", "walker") if candidate.status == "queued"]
     queued.sort(key=lambda candidate: (candidate.origin != "bootstrap", -(candidate.deviation or 0.0), candidate.id))
@@ -574,15 +580,20 @@ def _trainings(state: State, settings: Settings) -> Iterator[Task]:
     if generation is None:
         upto = _usable(state)
         if _training_due(state, settings, len(upto)):
-            about = {"generation": len(state.generations), "final": state.closing is not None}
-            yield Task(f"train-{about['generation']:03d}-0", "train", {**about, "member": 0, "upto": upto})
+            final = state.closing is not None
+            yield _training(len(state.generations), final, 0, upto=upto)
+            for member in range(1, settings.committee):
+                yield _training(len(state.generations), final, member)
         return
-    about = {"generation": generation.number, "final": generation.final}
     under_way = {task.about["member"] for task in [*state.runs("train"), *state.again] if task.kind == "train"}
     for member in range(settings.committee):
         if member not in under_way and member not in generation.members:
-            name = f"train-{about['generation']:03d}-{member}"
-            yield Task(name, "train", {**about, "member": member})
+            yield _training(generation.number, generation.final, member)
+
+
+def _training(generation: int, final: bool, member: int, **more: list[int]) -> Task:
+    about = {"generation": generation, "final": final, "member": member, **more}
+    return Task(f"train-{generation:03d}-{member}", "train", about)
 
 
 def _training_due(state: State, settings: Settings, usable: int) -> bool:
@@ -605,7 +616,8 @@ def _final_is_trained(state: State, settings: Settings) -> bool:
     newest = state.newest
     if newest is None or state.in_training or newest.known != len(_usable(state)):
         return False
-    return newest.final or settings.training.final_steps is None
+    nothing_to_learn_from = newest.known == 0  # the model was given, and no label came
+    return newest.final or settings.training.final_steps is None or nothing_to_learn_from
 
 
 def _tests_pending(state: State) -> bool:
@@ -624,14 +636,19 @@ def _label_pending(state: State) -> bool:
     return bool(state.count("queued") or state.count("labelling"))
 
 
-def _segments(state: State, settings: Settings, workers: int) -> Iterator[Task]:
-    """Walkers that can move, in groups of equal size that fill the free workers."""
+def _segments(state: State, settings: Settings, free: int, slots: int) -> Iterator[Task]:
+    """Walkers that can move, in groups of equal size that fill the free workers.
+
+    Under the sequential schedule groups do not depend on what is under way: a driver that was killed between
+    two starts makes the same ones.
+    """
     ready = [walker.id for walker in _ready(state, settings)]
     if not ready:
         return
     newest = state.newest
     assert newest is not None
-    size = min(settings.batch, ceil(len(ready) / workers))
+    share = ceil(len(ready) / max(1, free)) if settings.schedule == "concurrent" else ceil(settings.walkers / slots)
+    size = min(settings.batch, share)
     for number, start in enumerate(range(0, len(ready), size)):
         group = ready[start : start + size]
         name = f"sample-{state.started['sample'] + number:05d}"
@@ -651,6 +668,11 @@ def _ready(state: State, settings: Settings) -> list[WalkerRecord]:
         return [walker for walker in walkers if walker in behind]
     waits = state.in_training or _label_pending(state) or _training_due(state, settings, len(_usable(state)))
     return [] if waits else walkers
+
+
+def _lap_goes_on(state: State, settings: Settings) -> bool:
+    tasks = [*state.running.values(), *state.again]
+    return any(task.kind == "sample" for task in tasks) or bool(_behind(state, settings))
 
 
 def _sated(state: State, settings: Settings) -> bool:

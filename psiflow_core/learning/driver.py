@@ -43,12 +43,17 @@ class Driver:
 
         Raises:
             CampaignError: the folder is taken or another campaign's, or too much failed.
+            KeyboardInterrupt: Ctrl-C or SIGTERM came; the message says how to go on.
             EngineMissing, OptionError, StructureError: a check on a worker found what cannot work.
         """
         journal = self._store.open_for_writing()
         try:
             with _terminable():
                 return self._run(context, journal)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"stopped; what workers have finished is kept in {self._store.folder}: run the same again to go on"
+            ) from None
         finally:
             journal.close()
             self._store.release()

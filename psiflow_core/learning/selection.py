@@ -24,7 +24,7 @@ class Bootstrap(Policy):
 
     structures: NonNegativeInt = 10
     """How many; they count in the budget of labels. 0 with initial data or an initial model."""
-    amplitude: NonNegativeFloat = 0.15
+    amplitude: NonNegativeFloat = 0.1
     """Each coordinate moves by a number drawn evenly from ± this. [Å]"""
     strain: NonNegativeFloat = 0.03
     """Each component of the strain of a periodic structure is drawn evenly from ± this. [1]"""

@@ -62,9 +62,8 @@ def learning_curve(campaign: Recorded, evaluation: Evaluation) -> str:
             left.plot(known, [1e3 * row[1]["force_rmse"] for row in rows], **style)
             right.plot(known, [1e3 * row[1]["energy_rmse"] for row in rows], **style)
         for axes, name in ((left, "force RMSE [meV/Å]"), (right, "energy RMSE [meV/atom]")):
-            axes.set(xlabel="labels that the generation knows", ylabel=name, yscale="log")
-            axes.yaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
-            axes.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+            axes.set(xlabel="labels that the generation knows", ylabel=name)
+            axes.set_ylim(bottom=0)
             axes.legend()
 
     return _svg(draw, "Learning curve", (9.6, 3.3))

@@ -81,7 +81,8 @@ def _from_scratch(options: Mace, task: TrainingTask) -> Model:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(task.seed)
         network = build(plan, options.dtype)
-    return Model(plan, dict(task.atomic_energies), options.dtype, shape_of(options), network.state_dict())
+    energies = {symbol: float(energy) for symbol, energy in task.atomic_energies.items()}
+    return Model(plan, energies, options.dtype, shape_of(options), network.state_dict())
 
 
 def _statistics(task: TrainingTask, cutoff: float, numbers: list[int]) -> tuple[float, float]:

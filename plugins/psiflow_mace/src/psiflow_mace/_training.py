@@ -57,6 +57,7 @@ class Run:
         self._folder = task.folder
         self._seed = task.seed
         self._steps = task.steps or options.steps
+        self._batch_size = options.batch_size or fitting_batch(training)
         self._start = start
         self._device = device
         self._training = training
@@ -99,7 +100,7 @@ class Run:
 
     def _take_step(self) -> float:
         batch = [
-            self._training[k] for k in minibatch(self.step, self._seed, len(self._training), self._options.batch_size)
+            self._training[k] for k in minibatch(self.step, self._seed, len(self._training), self._batch_size)
         ]
         for group in self._optimizer.param_groups:
             group["lr"] = self._learning_rate()
@@ -187,6 +188,12 @@ def _read(checkpoint: Path, device: torch.device) -> dict[str, Any] | None:
         return dict(torch.load(checkpoint, map_location=device, weights_only=True))
     except Exception:  # torch raises whatever it stumbles over
         return None
+
+
+def fitting_batch(training: Sequence[Example]) -> int:
+    """How many structures of this size a gradient step takes."""
+    atoms = float(np.mean([len(example.graph) for example in training]))
+    return max(1, min(8, round(64 / atoms)))
 
 
 def minibatch(step: int, seed: int, count: int, size: int) -> list[int]:

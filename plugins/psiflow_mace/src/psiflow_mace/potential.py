@@ -43,8 +43,9 @@ class Mace(Potential):
 
     steps: PositiveInt = 1000
     """Gradient steps, at most. [count]"""
-    batch_size: PositiveInt = 1
-    """Structures in a gradient step. [count]"""
+    batch_size: PositiveInt | None = None
+    """Structures in a gradient step; null takes as many as hold about 64 atoms, but no more than 8: a step on
+    several small molecules costs hardly more than on one, and is worth more. [count]"""
     learning_rate: PositiveFloat = 0.03
     """Adam's learning rate at the first step. [dimensionless]"""
     learning_rate_decay: float = Field(default=0.01, gt=0, le=1)

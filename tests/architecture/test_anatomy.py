@@ -1,0 +1,126 @@
+"""Who has read one plugin has read them all; every option says what it means."""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from pydantic import BaseModel
+
+from psiflow_core.components import Kind
+from psiflow_core.learning.policy import Policy
+from psiflow_core.learning.settings import Settings
+from psiflow_core.plugins import GROUP, Registered, registry
+from psiflow_core.sampling import Limits
+
+ROOT = Path(__file__).parents[2]
+PLUGINS = sorted(folder for folder in (ROOT / "plugins").iterdir() if (folder / "pyproject.toml").is_file())
+ROLES: tuple[Kind, ...] = ("potential", "sampler", "reference")
+EMPTY_NAMES = {"utils", "util", "helpers", "helper", "manager", "handler", "misc", "common"}
+
+
+@pytest.fixture(params=PLUGINS, ids=lambda folder: folder.name)
+def plugin(request: pytest.FixtureRequest) -> Path:
+    """The folder of a plugin."""
+    folder: Path = request.param
+    return folder
+
+
+def project(plugin: Path) -> dict[str, Any]:
+    found: dict[str, Any] = tomllib.loads((plugin / "pyproject.toml").read_text())["project"]
+    return found
+
+
+def package(plugin: Path) -> Path:
+    return plugin / "src" / plugin.name
+
+
+def test_there_are_plugins() -> None:
+    assert len(PLUGINS) >= 3
+
+
+def test_a_plugin_has_the_files_that_every_plugin_has(plugin: Path) -> None:
+    assert (plugin / "README.md").is_file()
+    files = {file.name for file in package(plugin).glob("*") if file.is_file()}
+    assert {"__init__.py", "_engine.py", "py.typed"} <= files
+
+
+def test_its_public_modules_are_named_after_what_they_are(plugin: Path) -> None:
+    public = {file.stem for file in package(plugin).glob("*.py") if not file.name.startswith("_")}
+    assert public
+    assert public <= set(ROLES)
+
+
+def test_its_package_holds_hook_implementations_and_nothing_else(plugin: Path) -> None:
+    tree = ast.parse((package(plugin) / "__init__.py").read_text())
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    rest = [node for node in tree.body if not isinstance(node, ast.FunctionDef | ast.Import | ast.ImportFrom)]
+    assert len(rest) == 1, "a docstring, imports and hook implementations"
+    assert functions
+    for function in functions:
+        assert [ast.unparse(decorator) for decorator in function.decorator_list] == ["hookimpl"]
+
+
+def test_its_distribution_and_package_have_one_name(plugin: Path) -> None:
+    assert project(plugin)["name"].replace("-", "_") == plugin.name
+    assert list(project(plugin)["entry-points"][GROUP].values()) == [plugin.name]
+
+
+def test_it_can_be_installed_beside_others(plugin: Path) -> None:
+    requirements = [Requirement(text) for text in project(plugin)["dependencies"]]
+    assert "psiflow-core" in {requirement.name for requirement in requirements}
+    pinned = [str(one) for one in requirements if any(rule.operator in ("==", "~=") for rule in one.specifier)]
+    assert not pinned, "open ranges: pins belong in constraints.txt"
+    unbounded = [str(one) for one in requirements if not one.specifier]
+    assert not unbounded, "a lower bound keeps pip from taking a version of years ago"
+
+
+def test_it_says_licence_and_python(plugin: Path) -> None:
+    assert project(plugin)["requires-python"] == ">=3.11"
+    assert project(plugin)["license"] == {"text": "MIT"}
+
+
+def test_it_is_installed_and_offers_something(plugin: Path) -> None:
+    offered = [one for one in registry().all() if one.distribution.replace("-", "_") == plugin.name]
+    assert offered
+    for one in offered:
+        assert one.component.__module__ == f"{plugin.name}.{one.component.kind}"
+        assert one.component.engine, "the package that does its work: psiflow doctor looks for it"
+
+
+def test_its_tests_are_where_those_of_all_are(plugin: Path) -> None:
+    folder = ROOT / "tests" / "plugins" / plugin.name.removeprefix("psiflow_")
+    assert list(folder.glob("test_*.py"))
+
+
+@pytest.mark.parametrize("one", registry().all(), ids=lambda one: f"{one.component.kind}-{one.component.name}")
+def test_every_option_of_a_component_says_what_it_means(one: Registered) -> None:
+    assert one.component.__doc__
+    silent = [name for name, field in one.component.model_fields.items() if not field.description]
+    assert not silent, "write a docstring beneath each option"
+
+
+def test_every_option_of_a_campaign_says_what_it_means() -> None:
+    policies = list(_below(Policy))
+    assert Settings in policies
+    options: list[type[BaseModel]] = [*policies, Limits]
+    for policy in options:
+        silent = [f"{policy.__name__}.{name}" for name, field in policy.model_fields.items() if not field.description]
+        assert not silent
+
+
+def test_no_module_has_a_name_that_fits_anything() -> None:
+    sources = [*(ROOT / "psiflow_core").rglob("*.py"), *(ROOT / "plugins").rglob("*.py")]
+    assert [str(file) for file in sources if file.stem.strip("_") in EMPTY_NAMES] == []
+
+
+def _below(kind: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    for found in kind.__subclasses__():
+        if found.__module__.startswith("psiflow_core"):
+            yield found
+            yield from _below(found)

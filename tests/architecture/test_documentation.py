@@ -1,0 +1,105 @@
+"""What the pages say is so: hooks have their real signatures, code runs, the tutorial's plugin works."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from psiflow_core import hookspecs
+from psiflow_core.plugins import HOOKS
+
+ROOT = Path(__file__).parents[2]
+TUTORIAL = ROOT / "docs" / "writing-a-plugin.md"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "plugins").glob("*/README.md"))]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of a page that are in this language."""
+    return [code for found, code in BLOCK.findall(page.read_text()) if found == language]
+
+
+def signatures() -> dict[str, str]:
+    """Every hook as it is declared."""
+    tree = ast.parse(Path(hookspecs.__file__).read_text())
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    returns = {node.name: ast.unparse(node.returns) for node in functions if node.returns}
+    return {node.name: f"def {node.name}({ast.unparse(node.args)}) -> {returns[node.name]}" for node in functions}
+
+
+def test_every_hook_is_looked_for() -> None:
+    assert set(signatures()) == set(HOOKS.values())
+
+
+@pytest.mark.parametrize("hook", HOOKS.values())
+def test_every_hook_is_documented_with_its_real_signature(hook: str) -> None:
+    assert f"{signatures()[hook]}: ..." in TUTORIAL.read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_python_on_a_page_compiles(page: Path) -> None:
+    assert page.is_file(), f"{page.relative_to(ROOT)} is missing: the page that people read first"
+    for number, code in enumerate(blocks(page, "python")):
+        compile(code, f"{page.name}, block {number}", "exec")
+
+
+def test_the_readme_shows_python() -> None:
+    readme = ROOT / "README.md"
+    assert readme.is_file(), "README.md is missing: the page that people read first"
+    assert blocks(readme, "python")
+
+
+@pytest.fixture(scope="module")
+def tutorial(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The plugin of the tutorial, as its reader would type it; installed in `site` beside it."""
+    folder = tmp_path_factory.mktemp("tutorial")
+    for language in ("toml", "python"):
+        for code in blocks(TUTORIAL, language):
+            name = re.match(r"# (psiflow-\S+)\n", code)
+            if name:
+                file = folder / name[1]
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(code)
+    offline = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet"]
+    target = ["--target", str(folder / "site"), str(folder / "psiflow-born-mayer")]
+    done = _python(folder, "-m", "pip", "install", *offline, *target)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_the_tutorial_is_short() -> None:
+    (component,) = (code for code in blocks(TUTORIAL, "python") if code.startswith("# ") and "def label" in code)
+    assert component.count("\n") <= 45
+
+
+def test_the_plugin_of_the_tutorial_is_listed(tutorial: Path) -> None:
+    done = _python(tutorial, "-m", "psiflow_core.cli", "plugins")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"reference +born-mayer +psiflow-born-mayer +0\.1\.0 +Ions that repel each other", done.stdout)
+
+
+def test_the_options_of_the_tutorial_have_units(tutorial: Path) -> None:
+    shown = _python(tutorial, "-m", "psiflow_core.cli", "plugins", "born-mayer").stdout
+    assert re.search(r"length +float +> 0 +0\.3 +Å +Distance ρ over which it falls to a third\.", shown)
+
+
+def test_the_plugin_of_the_tutorial_fulfils_its_contract(tutorial: Path) -> None:
+    file = tutorial / "psiflow-born-mayer" / "tests" / "test_contract.py"
+    done = _python(tutorial, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(file))
+    assert done.returncode == 0, done.stdout + done.stderr
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed
+    assert int(passed[1]) >= 15
+
+
+def _python(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Python, with the tutorial's plugin on its path."""
+    environment = {**os.environ, "PYTHONPATH": str(folder / "site")}
+    command = [sys.executable, *words]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)

@@ -1,0 +1,498 @@
+"""What a campaign does next, case by case: the state machine on events written by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from psiflow_core import Bootstrap, Budget, Segments, Selection, Stopping, Training, Walking
+from psiflow_core.learning.campaign import State, Task, apply, conclusion, exhausted, fold, plan
+from psiflow_core.learning.settings import Settings
+from psiflow_core.store import Event
+from psiflow_core.structures import Plain
+
+ONE_POOL = {"train": "all", "sample": "all", "label": "all"}
+
+
+class Story:
+    """A campaign told event by event."""
+
+    def __init__(self, slots: int = 4, bootstrap: int = 2, tests: int = 0, **settings: Any) -> None:
+        given: dict[str, Any] = {
+            "budget": Budget(labels=20),
+            "walkers": 3,
+            "committee": 2,
+            "bootstrap": Bootstrap(structures=bootstrap),
+            "selection": Selection(validation=0.0),
+            "training": Training(fewest=2, growth=0.5),
+            "walking": Walking(segment=Segments(batch=1)),
+        }
+        self.settings = Settings(**{**given, **settings})
+        self.slots = {"all": slots}
+        self.state = State()
+        self.events: list[Event] = []
+        self.tell("opened")
+        origins = ["atom", *["bootstrap"] * bootstrap, *["test"] * tests]
+        self.tell("proposed", candidates=[{"structure": f"{o} {n}", "origin": o} for n, o in enumerate(origins)])
+
+    def tell(self, kind: str, **data: Any) -> None:
+        event = Event(len(self.events) + 1, 1e9 + len(self.events), kind, data)
+        self.events.append(event)
+        apply(self.state, event, self.settings)
+
+    def plan(self) -> list[Task]:
+        return plan(self.state, self.settings, ONE_POOL, self.slots)
+
+    def names(self) -> list[str]:
+        return [task.id for task in self.plan()]
+
+    def start(self) -> list[Task]:
+        """Start all that is planned, until nothing more is."""
+        started = []
+        while tasks := self.plan():
+            for task in tasks:
+                self.tell("started", task=task.id, kind=task.kind, about=task.about)
+            started += tasks
+        return started
+
+    def end(self, name: str, **result: Any) -> None:
+        """A task comes to a good end."""
+        task = self.state.running[name]
+        told: Plain = {"task": name, "seconds": 1.0, "worker": "w"}
+        if task.kind == "label":
+            number = task.about["candidate"]
+            given = {"candidate": number, "file": f"{number}.json", "error": None, "reset": False, "discard": False}
+            self.tell("labelled", **told, **{**given, **result})
+        elif task.kind == "train":
+            model = {"model": {"path": name, "digest": "d"}, "errors": {}}
+            self.tell("trained", **told, generation=task.about["generation"], member=task.about["member"], result=model)
+        elif task.kind == "sample":
+            walkers = [moved(number, **result) for number in task.about["walkers"]]
+            self.tell("sampled", **told, walkers=walkers)
+        else:
+            self.tell("evaluated", **told, generation=task.about["generation"], result={"file": "p.json"})
+
+    def fail(self, name: str, type: str = "ReferenceFailed", reason: str = "unconverged") -> None:
+        again = self.settings.stopping.tries_again(type, reason, self.state.attempts[name])
+        told = {"type": type, "reason": reason, "message": "as it goes", "again": again}
+        self.tell("failed", task=name, seconds=1.0, worker="w", **told)
+
+    def end_all(self, kind: str) -> None:
+        for task in self.state.runs(kind):  # type: ignore[arg-type]
+            self.end(task.id)
+
+    def with_model(self) -> Story:
+        """The bootstrap is labelled and the first generation trained; walkers may move."""
+        for kind in ("label", "train"):
+            self.start()
+            self.end_all(kind)
+        assert self.state.newest is not None
+        return self
+
+
+def moved(walker: int, deviation: float = 0.0, stopped: str | None = None, finished: bool = False) -> Plain:
+    """What is told of a walker's segment; with a deviation there is a candidate."""
+    told: Plain = {"walker": walker, "file": f"walker {walker}", "digest": "d", "steps": 10, "averages": {}}
+    told |= {"stopped": stopped, "finished": finished}
+    if deviation:
+        told["candidate"] = {"structure": f"met by {walker} at {deviation}", "deviation": deviation, "step": 5}
+    return told
+
+
+def kinds(tasks: Sequence[Task]) -> list[str]:
+    return [task.kind for task in tasks]
+
+
+@pytest.fixture(params=["concurrent", "sequential"])
+def schedule(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_atoms_and_the_bootstrap_are_labelled_first_then_every_member_is_trained(schedule: str) -> None:
+    story = Story(schedule=schedule)
+    assert story.names() == ["label-00000", "label-00001", "label-00002"]
+    story.start()
+    story.end_all("label")
+    assert story.names()[0] == "train-000-0"
+    assert sorted(task.id for task in story.start()) == ["train-000-0", "train-000-1"]
+    assert story.state.newest is None
+    story.end_all("train")
+    assert story.state.newest is not None
+    assert story.state.newest.training == [1, 2]
+
+
+def test_walkers_move_once_every_member_is_trained(schedule: str) -> None:
+    story = Story(schedule=schedule)
+    story.start()
+    story.end_all("label")
+    story.start()
+    story.end("train-000-1")
+    assert not story.plan()
+    story.end("train-000-0")
+    assert [task.about["walkers"] for task in story.start()] == [[0], [1], [2]]
+
+
+def test_no_more_is_started_than_there_are_free_workers() -> None:
+    story = Story(slots=2)
+    assert len(story.start()) == 2
+    assert not story.plan()
+    story.end("label-00000")
+    assert len(story.start()) == 1
+
+
+def test_the_sequential_schedule_starts_a_phase_as_a_whole() -> None:
+    story = Story(slots=1, bootstrap=5, schedule="sequential")
+    assert len(story.start()) == 6
+    story.end("label-00003")
+    assert not story.plan(), "the phase has not ended"
+
+
+def test_walkers_share_the_free_workers_evenly() -> None:
+    story = Story(slots=2, walkers=7, walking=Walking(segment=Segments(batch=32))).with_model()
+    assert [task.about["walkers"] for task in story.start()] == [[0, 1, 2, 3], [4, 5, 6]]
+    few = Story(slots=2, walkers=7, walking=Walking(segment=Segments(batch=3))).with_model()
+    assert [task.about["walkers"] for task in few.start()] == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_labels_never_exceed_the_budget_whatever_fails(schedule: str) -> None:
+    story = Story(slots=9, bootstrap=6, budget=Budget(labels=4), schedule=schedule, committee=1)
+    story.start()
+    assert story.state.count("labelling") == 4
+    story.fail("label-00001")
+    for name in ("label-00000", "label-00002", "label-00003", "label-00004"):
+        story.end(name)
+    story.start()
+    assert story.state.count("labelled") + story.state.count("labelling") == 4
+    assert "label-00005" in story.state.running
+    story.end("label-00005")
+    assert exhausted(story.state, story.settings) == "labels"
+
+
+def test_the_most_uncertain_candidate_is_labelled_first(schedule: str) -> None:
+    story = Story(slots=3, schedule=schedule).with_model()
+    story.start()
+    for number, deviation in enumerate((0.1, 0.9, 0.4)):
+        story.end(f"sample-{number:05d}", deviation=deviation)
+    labels = [task.about["candidate"] for task in story.plan() if task.kind == "label"]
+    spreads = [story.state.candidates[number].deviation for number in labels]
+    assert spreads == [0.9, 0.4, 0.1]
+
+
+def test_what_the_committee_agrees_on_is_no_candidate() -> None:
+    story = Story(selection=Selection(deviation=0.2, validation=0.0)).with_model()
+    story.start()
+    story.end("sample-00000", deviation=0.19)
+    story.end("sample-00001", deviation=0.21)
+    assert [candidate.walker for candidate in story.state.of("walker")] == [1]
+
+
+def test_a_committee_of_one_takes_what_it_is_given() -> None:
+    story = Story(committee=1, selection=Selection(deviation=0.2, validation=0.0)).with_model()
+    story.start()
+    story.end("sample-00000", deviation=0.001)
+    assert len(story.state.of("walker")) == 1
+
+
+def stopped_at_candidate(**settings: Any) -> Story:
+    """Walker 0 has stopped at candidate 3, which is being labelled."""
+    story = Story(slots=1, **settings).with_model() if settings else Story(slots=4).with_model()
+    story.start()
+    story.end("sample-00000", deviation=0.9, stopped="uncertain")
+    story.start()
+    assert story.state.walkers[0].waiting_for == 3
+    assert "label-00003" in story.state.running
+    return story
+
+
+def test_a_walker_waits_for_the_generation_that_knows_its_candidate() -> None:
+    story = stopped_at_candidate()
+    story.end("label-00003")
+    story.start()
+    assert not any(0 in task.about["walkers"] for task in story.state.runs("sample"))
+    story.end("sample-00001", deviation=0.5)
+    story.start()
+    story.end_all("label")  # the second new label makes a generation due
+    assert {task.id for task in story.start()} >= {"train-001-0"}
+    story.start()
+    story.end("train-001-0")
+    story.start()
+    story.end("train-001-1")
+    assert 3 in story.state.generations[1].training
+    started = [task for task in story.start() if task.kind == "sample"]
+    assert [0] in [task.about["walkers"] for task in started]
+    assert story.state.walkers[0].file == "walker 0", "it goes on from where it stopped"
+    assert story.state.walkers[0].waiting_for is None
+
+
+def test_a_walker_that_was_not_stopped_goes_on_at_once() -> None:
+    story = Story(slots=6).with_model()
+    story.start()
+    story.end("sample-00000", deviation=0.4)
+    assert [task.about["walkers"] for task in story.start() if task.kind == "sample"] == [[0]]
+
+
+@pytest.mark.parametrize(
+    ("reset", "discard", "starts_over", "learned"),
+    [(False, False, False, True), (True, False, True, True), (False, True, True, False), (True, True, True, False)],
+)
+def test_resetting_a_walker_and_discarding_a_label_are_two_things(
+    reset: bool, discard: bool, starts_over: bool, learned: bool
+) -> None:
+    story = stopped_at_candidate()
+    story.end("label-00003", error={"force_rmse": 2.0, "energy_per_atom": 0.1}, reset=reset, discard=discard)
+    walker, candidate = story.state.walkers[0], story.state.candidates[3]
+    assert (walker.file is None) == starts_over
+    assert walker.resets == ({"model error": 1} if starts_over else {})
+    assert candidate.usable == learned
+    assert candidate.status == "labelled"
+    assert story.state.count("labelled") == 3, "it was paid for"
+
+
+def test_a_walker_whose_label_fails_starts_over() -> None:
+    story = stopped_at_candidate()
+    story.fail("label-00003")
+    assert story.state.walkers[0].resets == {"label failed": 1}
+    assert story.state.candidates[3].status == "failed"
+    assert "label-00003" not in [task.id for task in story.start()], "it is not tried again"
+
+
+@pytest.mark.parametrize("reason", ["too hot", "lost", "force ceiling", "atoms too close"])
+def test_a_walker_that_went_astray_starts_over_and_proposes_nothing(reason: str) -> None:
+    story = Story().with_model()
+    story.start()
+    story.end("sample-00000", stopped=reason)
+    assert story.state.walkers[0].file is None
+    assert story.state.walkers[0].resets == {reason: 1}
+    assert not story.state.of("walker")
+
+
+def test_one_exploded_walker_of_a_task_leaves_the_others_alone() -> None:
+    story = Story(slots=1, walking=Walking(segment=Segments(batch=3))).with_model()
+    (task,) = story.start()
+    exploded = {"walker": 1, "failure": {"type": "WalkerExploded", "reason": "error", "message": "not finite"}}
+    told = [moved(0), exploded, moved(2)]
+    story.tell("sampled", task=task.id, seconds=1.0, worker="w", walkers=told)
+    assert [walker.file for walker in story.state.walkers] == ["walker 0", None, "walker 2"]
+    assert [failure.reason for failure in story.state.failures] == ["exploded"]
+
+
+def test_two_walkers_that_meet_the_same_structure_propose_it_once() -> None:
+    story = Story().with_model()
+    story.start()
+    for number in (0, 1):
+        told = moved(number, deviation=0.9, stopped="uncertain")
+        told["candidate"]["structure"] = "the same"
+        story.tell("sampled", task=f"sample-{number:05d}", seconds=1.0, worker="w", walkers=[told])
+    assert [candidate.structure for candidate in story.state.of("walker")] == ["the same"]
+    assert [walker.waiting_for for walker in story.state.walkers] == [3, 3, None]
+    story.start()
+    story.fail("label-00003")
+    assert [walker.resets.total() for walker in story.state.walkers] == [1, 1, 0]
+
+
+def test_what_the_machine_did_is_tried_again_and_what_physics_did_is_not() -> None:
+    story = Story()
+    story.start()
+    story.fail("label-00001", "WorkerLost", "lost worker")
+    story.fail("label-00002")
+    assert story.names() == ["label-00001"]
+    for _ in range(2):
+        story.start()
+        story.fail("label-00001", "WorkerLost", "lost worker")
+    assert story.state.attempts["label-00001"] == 3
+    assert story.state.candidates[1].status == "failed"
+
+
+def test_a_training_that_diverges_is_tried_again_as_the_same_generation() -> None:
+    story = Story()
+    story.start()
+    story.end_all("label")
+    story.start()
+    story.fail("train-000-0", "TrainingFailed", "error")
+    story.fail("train-000-1", "TrainingFailed", "error")
+    assert sorted(story.names()) == ["train-000-0", "train-000-1"]
+    story.start()
+    assert len(story.state.generations) == 1
+    story.end_all("train")
+    assert story.state.newest is not None
+
+
+def test_a_training_that_fails_three_times_ends_the_campaign_with_its_message() -> None:
+    story = Story()
+    story.start()
+    story.end_all("label")
+    for _ in range(3):
+        story.start()
+        story.fail("train-000-1", "TrainingFailed", "error")
+    end = conclusion(story.state, story.settings)
+    assert end == ("failed", "train-000-1 failed 3 times; the last: as it goes")
+
+
+def test_too_many_failed_labels_end_the_campaign() -> None:
+    story = Story(slots=20, bootstrap=14, stopping=Stopping(tolerated_failures=0.3))
+    story.start()
+    for number in range(10, 15):
+        story.fail(f"label-{number:05d}")
+    end = conclusion(story.state, story.settings)
+    assert end is not None
+    assert end[0] == "failed"
+    assert "5 of 5 labels failed" in end[1]
+
+
+def test_an_isolated_atom_that_fails_ends_the_campaign() -> None:
+    story = Story()
+    story.start()
+    story.fail("label-00000")
+    end = conclusion(story.state, story.settings)
+    assert end is not None
+    assert "cannot compute an isolated atom" in end[1]
+
+
+def spent(**settings: Any) -> Story:
+    """The budget is spent by the bootstrap alone."""
+    story = Story(budget=Budget(labels=2), tests=1, **settings).with_model()
+    reason = exhausted(story.state, story.settings)
+    assert reason == "labels"
+    story.tell("closing", reason=reason)
+    return story
+
+
+def test_after_the_last_label_there_is_an_evaluation_and_then_the_end() -> None:
+    story = spent()
+    assert kinds(story.start()) == ["evaluate"]
+    assert conclusion(story.state, story.settings) is None
+    story.end("evaluate-000")
+    assert conclusion(story.state, story.settings) == ("labels", "the budget of labels is spent")
+
+
+def test_a_final_training_is_made_where_it_is_asked_for() -> None:
+    story = spent(training=Training(final_steps=1000))
+    assert kinds(story.start()) == ["train", "train"]
+    story.end_all("train")
+    assert story.state.generations[-1].final
+    assert kinds(story.start()) == ["evaluate"]
+
+
+def test_the_evaluation_waits_for_the_test_labels() -> None:
+    story = Story(slots=2, budget=Budget(labels=2), tests=1)
+    story.start()
+    while story.state.newest is None:
+        story.end(next(name for name in story.state.running if name != "label-00003"))
+        story.start()
+    story.tell("closing", reason="labels")
+    assert "label-00003" in story.state.running
+    assert not [task for task in story.start() if task.kind == "evaluate"]
+    story.end("label-00003")
+    assert kinds(story.start()) == ["evaluate"]
+
+
+def test_what_is_queued_at_the_end_is_dropped_and_comes_back_with_a_larger_budget() -> None:
+    story = Story(slots=6, budget=Budget(labels=3)).with_model()
+    story.start()
+    for number in range(3):
+        story.end(f"sample-{number:05d}", deviation=0.1 + number)
+    story.start()
+    story.end("label-00005")
+    story.tell("closing", reason="labels")
+    story.tell("finished", reason="labels", message="")
+    assert [candidate.status for candidate in story.state.of("walker")] == ["dropped", "dropped", "labelled"]
+    assert not story.plan()
+    story.settings = story.settings.model_copy(update={"budget": Budget(labels=10)})
+    story.tell("opened")
+    assert story.state.finished is None
+    assert [task.about["candidate"] for task in story.plan() if task.kind == "label"] == [4, 3]
+
+
+def test_a_campaign_has_converged_when_nothing_new_is_met_for_long_enough(schedule: str) -> None:
+    story = Story(schedule=schedule, stopping=Stopping(patience=2)).with_model()
+    for _ in range(2):
+        assert exhausted(story.state, story.settings) is None
+        story.start()
+        story.end_all("sample")
+    assert exhausted(story.state, story.settings) == "converged"
+
+
+def test_walkers_that_only_get_lost_are_no_sign_of_convergence(schedule: str) -> None:
+    story = Story(schedule=schedule, stopping=Stopping(patience=2)).with_model()
+    for _ in range(2):
+        story.start()
+        for task in story.state.runs("sample"):
+            story.end(task.id, stopped="lost")
+    assert exhausted(story.state, story.settings) is None
+    assert not story.plan()
+    end = conclusion(story.state, story.settings)
+    assert end is not None
+    assert end[0] == "failed"
+    assert "lost: 6" in end[1]
+
+
+def test_optimisations_that_have_ended_rest_until_there_is_a_better_model(schedule: str) -> None:
+    story = Story(schedule=schedule, walkers=2).with_model()
+    story.start()
+    story.end("sample-00000", finished=True)
+    story.end("sample-00001", finished=True, deviation=0.3)
+    started = story.start()
+    assert kinds(started) == ["label"]
+    story.end_all("label")
+    assert {task.kind for task in story.start()} == {"train"}  # nothing else is left to do, so one label is enough
+    story.start()
+    story.end_all("train")
+    assert [task.about["walkers"] for task in story.start()] == [[0], [1]]
+    assert [walker.file for walker in story.state.walkers] == [None, None], "they start over"
+
+
+def test_a_campaign_of_optimisations_ends_when_all_have_ended(schedule: str) -> None:
+    story = Story(schedule=schedule, walkers=2).with_model()
+    story.start()
+    for number in (0, 1):
+        story.end(f"sample-{number:05d}", finished=True)
+    assert exhausted(story.state, story.settings) == "converged"
+
+
+def test_generations_and_hours_are_budgets_too() -> None:
+    one = Story(budget=Budget(labels=20, generations=1)).with_model()
+    assert exhausted(one.state, one.settings) == "generations"
+    brief = Story(budget=Budget(labels=20, hours=1.0 / 3600))
+    brief.tell("started", task="label-00000", kind="label", about={"candidate": 0})
+    assert exhausted(brief.state, brief.settings) == "hours"
+
+
+def test_time_between_two_sessions_does_not_count() -> None:
+    story = Story()
+    elapsed = story.state.elapsed
+    later = Event(len(story.events) + 1, story.events[-1].time + 1e6, "opened", {})
+    apply(story.state, later, story.settings)
+    assert story.state.elapsed == elapsed
+
+
+def test_a_campaign_that_never_got_a_label_ends_and_says_so() -> None:
+    story = Story(bootstrap=1, budget=Budget(labels=5, hours=1.0 / 3600))
+    story.tell("closing", reason="hours")
+    for task in story.start():
+        story.end(task.id)
+    end = conclusion(story.state, story.settings)
+    assert end == ("hours", "the budget of hours is spent, before there was a first model")
+
+
+def test_the_journal_alone_gives_the_state_back(schedule: str) -> None:
+    story = Story(schedule=schedule, slots=6).with_model()
+    story.start()
+    story.end("sample-00001", deviation=0.7, stopped="uncertain")
+    story.end("sample-00000", stopped="too hot")
+    written = [Event(e.number, e.time, e.kind, json.loads(json.dumps(e.data))) for e in story.events]
+    read = fold(written, story.settings)
+    assert read == story.state
+    assert plan(read, story.settings, ONE_POOL, story.slots) == story.plan()
+    assert set(read.running) == set(story.state.running)
+
+
+def test_planning_changes_nothing() -> None:
+    story = Story().with_model()
+    before = fold(story.events, story.settings)
+    for _ in range(3):
+        story.plan()
+        conclusion(story.state, story.settings)
+    assert story.state == before

@@ -1,0 +1,242 @@
+"""Pools of workers: what they are given, what is told of failures, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from ase.build import molecule
+
+import psiflow_core as psiflow
+from psiflow_core import guard
+from psiflow_core.components import Spec
+from psiflow_core.context import Context, Outcome
+from psiflow_core.errors import OptionError, PluginNotFound
+from psiflow_core.structures import Plain, to_plain
+
+
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Context]:
+    executor = psiflow.executor("local", workers=2, cores_per_worker=3)
+    with Context(executor, folder=tmp_path_factory.mktemp("pools")) as context:
+        yield context
+
+
+def label(reference: Spec, folder: Path) -> Plain:
+    """The input of a label task."""
+    return {
+        "reference": reference.to_plain(),
+        "structure": to_plain(molecule("H2O")),
+        "labels": str(folder / "labels"),
+        "folder": str(folder / "task"),
+    }
+
+
+def process_of(outcome: Outcome) -> psutil.Process:
+    return psutil.Process(int(outcome.worker.split(":")[1]))
+
+
+def processes(context: Context) -> list[psutil.Process]:
+    return [process for folder in context._folders for process in guard.guarding(folder)]
+
+
+def outcomes(context: Context, number: int, patience: float = 60.0) -> dict[str, Outcome]:
+    """So many outcomes, by key."""
+    found: dict[str, Outcome] = {}
+    deadline = time.monotonic() + patience
+    while len(found) < number:
+        assert time.monotonic() < deadline, f"only {len(found)} of {number} tasks have ended"
+        found |= {outcome.key: outcome for outcome in context.completed()}
+    return found
+
+
+def wait_until(condition: Callable[[], bool], patience: float = 60.0) -> None:
+    deadline = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_by_default_one_pool_serves_all_work() -> None:
+    capacity = Context(psiflow.executor("local", workers=3)).capacity
+    assert len(set(capacity.pool_of.values())) == 1
+    assert list(capacity.slots.values()) == [3]
+
+
+def test_each_kind_of_work_may_have_a_pool_of_its_own() -> None:
+    wide = psiflow.executor("local", workers=1, cores_per_worker=4)
+    context = Context(psiflow.executor("local", workers=2), label=wide)
+    pools = context.capacity.pool_of
+    assert pools["train"] == pools["sample"] != pools["label"]
+    assert context.capacity.slots == {pools["train"]: 2, pools["label"]: 1}
+    assert context.resources("label").cores == 4
+    assert context.resources("train").cores == 1
+
+
+def test_the_same_executor_given_twice_is_one_pool_and_an_equal_one_is_another() -> None:
+    shared = psiflow.executor("local", workers=1)
+    together = Context(train=shared, sample=shared, label=psiflow.executor("local", workers=1))
+    assert together.capacity.pool_of["train"] == together.capacity.pool_of["sample"]
+    assert len(together.capacity.slots) == 2
+
+
+def test_what_is_no_executor_is_refused() -> None:
+    with pytest.raises(OptionError, match="takes an executor, not a sampler"):
+        Context(label=psiflow.sampler("ase"))
+    with pytest.raises(PluginNotFound, match="local"):
+        Context("lokal")
+
+
+def test_a_context_that_runs_nothing_starts_nothing(tmp_path: Path) -> None:
+    with Context(folder=tmp_path / "pools") as context:
+        assert context.describe()
+        assert not list(context.completed(timeout=0.1))
+    assert not (tmp_path / "pools").exists()
+
+
+def test_workers_are_given_their_cores(workers: Context) -> None:
+    outcome = workers.run("label", "idle", {}, timeout=60)
+    assert outcome.value == {"cores": 3}
+    environment = process_of(outcome).environ()
+    assert {environment[name] for name in guard.THREAD_VARIABLES} == {"3"}
+
+
+def test_a_task_that_raises_ends_in_plain_data(workers: Context, tmp_path: Path) -> None:
+    failing = psiflow.reference("toy", fail_fraction=1.0)
+    outcome = workers.run("label", "label", label(failing, tmp_path), timeout=60)
+    assert outcome.value is None
+    assert outcome.failure is not None
+    assert outcome.failure["type"] == "ReferenceFailed"
+    assert outcome.failure["reason"] == "unconverged"
+    assert outcome.failure["message"] == "this structure is one of those that the toy fails on"
+    assert "reference.py" in outcome.failure["trace"]
+    assert outcome.seconds > 0
+
+
+def test_a_component_that_a_worker_does_not_have_fails_by_its_name(workers: Context, tmp_path: Path) -> None:
+    outcome = workers.run("label", "label", label(Spec("reference", "nosuch", {}), tmp_path), timeout=60)
+    assert outcome.failure is not None
+    assert outcome.failure["type"] == "PluginNotFound"
+    assert "nosuch" in outcome.failure["message"]
+
+
+def test_a_label_is_found_before_it_is_computed(workers: Context, tmp_path: Path) -> None:
+    task = label(psiflow.reference("toy"), tmp_path)
+    first = workers.run("label", "label", task, timeout=60)
+    second = workers.run("label", "label", task, timeout=60)
+    assert first.value == {"file": second.value and second.value["file"], "cached": False}
+    assert second.value is not None
+    assert second.value["cached"]
+
+
+def test_outcomes_come_under_their_keys_as_they_end(workers: Context, tmp_path: Path) -> None:
+    slow = psiflow.reference("toy", delay=1.0)
+    workers.submit("slow", "label", "label", label(slow, tmp_path))
+    for number in range(20):
+        workers.submit(f"quick-{number}", "label", "idle", {})
+    found = list(outcomes(workers, 21))
+    assert found[-1] == "slow"
+    assert set(found) == {"slow", *(f"quick-{number}" for number in range(20))}
+    assert not list(workers.completed(timeout=0.0))
+
+
+def test_a_killed_worker_fails_its_task_and_the_pool_goes_on(tmp_path: Path) -> None:
+    with Context(psiflow.executor("local", workers=1), folder=tmp_path / "pools") as context:
+        victim = process_of(context.run("label", "idle", {}, timeout=60))
+        context.submit("doomed", "label", "label", label(psiflow.reference("toy", delay=60), tmp_path))
+        wait_until((tmp_path / "task").exists)
+        victim.kill()
+        outcome = outcomes(context, 1)["doomed"]
+        assert outcome.failure is not None
+        assert outcome.failure["reason"] == "lost worker"
+        after = context.run("label", "idle", {}, timeout=60)
+        assert after.failure is None
+        assert process_of(after).pid != victim.pid
+
+
+def test_a_killed_interchange_fails_its_tasks_and_leaving_does_not_hang(tmp_path: Path) -> None:
+    with Context(psiflow.executor("local", workers=1), folder=tmp_path / "pools") as context:
+        context.run("label", "idle", {}, timeout=60)
+        for number in range(3):
+            slow = psiflow.reference("toy", delay=60)
+            context.submit(f"doomed-{number}", "label", "label", label(slow, tmp_path / str(number)))
+        started = processes(context)
+        interchange = [process for process in started if "interchange" in " ".join(process.cmdline())]
+        for process in interchange:
+            process.kill()
+        found = outcomes(context, 3)
+        assert {outcome.failure["reason"] for outcome in found.values() if outcome.failure} == {"lost worker"}
+    assert not psutil.wait_procs(started, timeout=10)[1]
+
+
+def test_leaving_ends_every_process_also_when_tasks_run(tmp_path: Path) -> None:
+    with Context(psiflow.executor("local", workers=2), folder=tmp_path / "pools") as context:
+        for number in range(4):
+            slow = psiflow.reference("toy", delay=60)
+            context.submit(f"slow-{number}", "label", "label", label(slow, tmp_path / str(number)))
+        wait_until(lambda: any((tmp_path / str(number) / "task").exists() for number in range(4)))
+        started = processes(context)
+        assert len(started) >= 5  # two guards, an interchange, a manager, two workers
+    assert not psutil.wait_procs(started, timeout=10)[1]
+
+
+DRIVER = """
+import sys, time
+import psiflow_core as psiflow
+if __name__ == "__main__":
+    with psiflow.Context(psiflow.executor("local", workers=2), folder=sys.argv[1]) as context:
+        context.run("label", "idle", {})
+        print("ready", flush=True)
+        time.sleep(60)
+"""
+
+
+def test_workers_whose_driver_was_killed_end_by_themselves(tmp_path: Path) -> None:
+    script = tmp_path / "driver.py"
+    script.write_text(DRIVER)
+    driver = subprocess.Popen([sys.executable, str(script), str(tmp_path / "pools")], stdout=subprocess.PIPE, text=True)
+    assert driver.stdout is not None
+    assert driver.stdout.readline() == "ready\n"
+    started = guard.guarding(tmp_path / "pools" / f"all-{driver.pid}")
+    assert len(started) >= 5
+    driver.kill()
+    driver.wait()
+    assert not psutil.wait_procs(started, timeout=20)[1]
+
+
+CAMPAIGN = """
+import sys
+import psiflow_core as psiflow
+from ase.build import molecule
+if __name__ == "__main__":
+    learning = psiflow.OnlineLearning(
+        potential=psiflow.potential("toy"), sampler=psiflow.sampler("ase"),
+        reference=psiflow.reference("toy", delay=0.5), budget=psiflow.Budget(labels=1000),
+        bootstrap=psiflow.Bootstrap(structures=1000),
+    )
+    with psiflow.Context(psiflow.executor("local", workers=2), folder=sys.argv[2]) as context:
+        learning.run(start=molecule("H2O"), folder=sys.argv[1], context=context, progress=False)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_driver_that_is_asked_to_end_ends_everything_and_can_go_on(number: signal.Signals, tmp_path: Path) -> None:
+    script, folder = tmp_path / "campaign.py", tmp_path / "c"
+    script.write_text(CAMPAIGN)
+    command: list[Any] = [sys.executable, script, folder, tmp_path / "pools"]
+    driver = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: len(list((folder / "labels").rglob("*.json"))) > 2)
+    started = guard.guarding(tmp_path / "pools" / f"all-{driver.pid}")
+    assert len(started) >= 5
+    driver.send_signal(number)
+    _, said = driver.communicate(timeout=60)
+    assert driver.returncode != 0
+    assert not psutil.wait_procs(started, timeout=10)[1]
+    assert "run the same again to go on" in said

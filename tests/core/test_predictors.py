@@ -1,0 +1,138 @@
+"""Predictors made of predictors, against their definitions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
+from ase.calculators.lj import LennardJones
+
+from psiflow_core.components import Prediction, Predictor
+from psiflow_core.predictors import CalculatorPredictor, Committee, Sum, force_spread
+
+
+def lennard_jones(sigma: float) -> CalculatorPredictor:
+    return CalculatorPredictor(LennardJones(sigma=sigma, epsilon=0.1, rc=4.0, smooth=True))
+
+
+def argon(seed: int = 0) -> Atoms:
+    atoms = bulk("Ar", "fcc", a=5.3, cubic=True)
+    atoms.positions += np.random.default_rng(seed).normal(scale=0.1, size=atoms.positions.shape)
+    return atoms
+
+
+MEMBERS = [lennard_jones(sigma) for sigma in (3.3, 3.4, 3.6)]
+
+
+def test_a_committee_says_the_mean_of_its_members() -> None:
+    structures = [argon(1), argon(2)]
+    opinions = [member.predict(structures) for member in MEMBERS]
+    for number, answer in enumerate(Committee(MEMBERS).predict(structures)):
+        assert answer.energy == pytest.approx(np.mean([opinion[number].energy for opinion in opinions]))
+        np.testing.assert_allclose(answer.forces, np.mean([opinion[number].forces for opinion in opinions], axis=0))
+        stresses = [opinion[number].stress for opinion in opinions if opinion[number].stress is not None]
+        np.testing.assert_allclose(answer.stress, np.mean(stresses, axis=0))
+
+
+def test_the_deviation_is_the_standard_deviation_of_each_atoms_force_vector() -> None:
+    atoms = argon()
+    forces = [member.predict([atoms])[0].forces for member in MEMBERS]
+    by_hand = []
+    for atom in range(len(atoms)):
+        mean = sum(force[atom] for force in forces) / len(forces)
+        by_hand.append(np.sqrt(sum(np.linalg.norm(force[atom] - mean) ** 2 for force in forces) / len(forces)))
+    np.testing.assert_allclose(Committee(MEMBERS).predict([atoms])[0].deviation, by_hand)
+
+
+def test_two_opposite_forces_deviate_by_their_length() -> None:
+    forces = np.array([[[3.0, 4.0, 0.0]], [[-3.0, -4.0, 0.0]]])
+    np.testing.assert_allclose(force_spread(forces), [5.0])
+
+
+def test_members_that_agree_do_not_deviate() -> None:
+    answer = Committee([MEMBERS[0], MEMBERS[0]]).predict([argon()])[0]
+    assert answer.deviation is not None
+    assert answer.deviation.max() == 0.0
+
+
+def test_a_sum_adds_energies_forces_and_stresses() -> None:
+    atoms = argon()
+    first, second = (term.predict([atoms])[0] for term in MEMBERS[:2])
+    answer = Sum(MEMBERS[:2]).predict([atoms])[0]
+    assert answer.energy == pytest.approx(first.energy + second.energy)
+    np.testing.assert_allclose(answer.forces, first.forces + second.forces)
+    assert first.stress is not None
+    assert second.stress is not None
+    np.testing.assert_allclose(answer.stress, first.stress + second.stress)
+
+
+def test_forces_of_a_sum_and_of_a_committee_are_the_gradient_of_the_energy() -> None:
+    for predictor in (Sum(MEMBERS), Committee(MEMBERS)):
+        atoms = argon()
+        atoms.calc = predictor.calculator()
+        for atom, axis in ((0, 0), (3, 2)):
+            energies = []
+            for step in (1e-4, -1e-4):
+                moved = atoms.copy()
+                moved.positions[atom, axis] += step
+                moved.calc = predictor.calculator()
+                energies.append(moved.get_potential_energy())
+            assert atoms.get_forces()[atom, axis] == pytest.approx(-(energies[0] - energies[1]) / 2e-4, abs=1e-6)
+
+
+def test_the_spread_of_a_sum_is_that_of_its_committees() -> None:
+    atoms = argon()
+    committee = Committee(MEMBERS)
+    answer = Sum([committee, lennard_jones(3.0)]).predict([atoms])[0]
+    np.testing.assert_allclose(answer.deviation, committee.predict([atoms])[0].deviation)
+    assert Sum(MEMBERS).predict([atoms])[0].deviation is None
+
+
+def test_a_stress_is_only_told_where_every_part_knows_one() -> None:
+    class Stressless(Predictor):
+        def predict(self, structures: Sequence[Atoms]) -> list[Prediction]:
+            return [Prediction(0.0, np.zeros((len(atoms), 3))) for atoms in structures]
+
+    assert Sum([MEMBERS[0], Stressless()]).predict([argon()])[0].stress is None
+    assert Committee([MEMBERS[0], Stressless()]).predict([argon()])[0].stress is None
+
+
+def test_any_ase_calculator_is_a_predictor() -> None:
+    atoms, free = bulk("Cu", cubic=True), molecule("CO")
+    atoms.rattle(0.05, seed=0)
+    predictor = CalculatorPredictor(EMT())
+    crystal, single = predictor.predict([atoms, free])
+    atoms.calc, free.calc = EMT(), EMT()
+    assert crystal.energy == pytest.approx(atoms.get_potential_energy())
+    np.testing.assert_allclose(crystal.forces, atoms.get_forces())
+    np.testing.assert_allclose(crystal.stress, atoms.get_stress())
+    assert single.energy == pytest.approx(free.get_potential_energy())
+    assert single.stress is None
+
+
+def test_what_was_predicted_is_not_changed_by_the_next_prediction() -> None:
+    predictor = CalculatorPredictor(EMT())
+    first = predictor.predict([molecule("CO")])[0]
+    kept = first.forces.copy()
+    predictor.predict([molecule("N2")])
+    np.testing.assert_array_equal(first.forces, kept)
+
+
+def test_a_committees_calculator_shows_its_spread_and_follows_the_atoms() -> None:
+    atoms = argon()
+    atoms.calc = Committee(MEMBERS).calculator()
+    before = atoms.get_potential_energy()
+    assert atoms.calc.results["deviation"].shape == (len(atoms),)
+    assert atoms.calc.results["free_energy"] == before
+    atoms.positions[0] += 0.3
+    assert atoms.get_potential_energy() != before
+
+
+def test_the_cutoff_is_the_largest_of_the_parts() -> None:
+    members = [lennard_jones(3.0), lennard_jones(3.0)]
+    members[0].cutoff, members[1].cutoff = 4.0, 6.0
+    assert Committee(members).cutoff == Sum(members).cutoff == 6.0
