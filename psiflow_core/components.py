@@ -89,7 +89,8 @@ class Component(BaseModel, ABC):
     def check(self, structures: Sequence[Atoms]) -> None:
         """Refuse what cannot work with these structures before anything expensive starts.
 
-        Runs once on a worker, where the engine can be imported.
+        Runs once on a worker, where the engine can be imported. There may be no structures: `psiflow doctor`
+        asks so.
 
         Raises:
             StructureError, OptionError: what is wrong and what to do.

@@ -61,7 +61,8 @@ class Registry:
         self._found: dict[tuple[Kind, str], Registered] = {}
         self.broken: dict[str, str] = {}
         """Plugins that could not be loaded: entry point → cause."""
-        self._clashes: dict[tuple[Kind, str], str] = {}
+        self.clashes: dict[tuple[Kind, str], str] = {}
+        """Names that two plugins offer, and neither gets: (kind, name) → who."""
 
     def load(self, found: Iterator[EntryPoint] | list[EntryPoint]) -> Registry:
         """Register plugins by entry point; a broken one is remembered and does not stop the others."""
@@ -97,21 +98,21 @@ class Registry:
             PluginBroken: two plugins offer it, or the one that may offer it did not load.
         """
         key = (kind, name)
-        if key in self._clashes:
-            raise PluginBroken(self._clashes[key])
+        if key in self.clashes:
+            raise PluginBroken(self.clashes[key])
         if key not in self._found:
             raise self._unknown(kind, name)
         return self._found[key]
 
     def all(self) -> list[Registered]:
         """Every usable component, by kind and name."""
-        return [self._found[key] for key in sorted(self._found) if key not in self._clashes]
+        return [self._found[key] for key in sorted(self._found) if key not in self.clashes]
 
     def _add(self, kind: Kind, component: type[Component], distribution: str, version: str) -> None:
         key = (kind, component.name)
         if key in self._found:
             other = self._found[key].distribution
-            self._clashes[key] = (
+            self.clashes[key] = (
                 f"{kind} '{component.name}' is offered by both {other} and {distribution}; uninstall one of them"
             )
             return
@@ -130,7 +131,7 @@ class Registry:
         if suspects:
             cause = "; ".join(f"{point} ({self.broken[point]})" for point in suspects)
             return PluginBroken(f"{kind} '{name}' is not available because its plugin is broken: {cause}")
-        hint = f" Install it: pip install {official}" if official else did_you_mean(name, known)
+        hint = f" Install it: pip install {official}." if official else did_you_mean(name, known)
         others = "".join(f" Broken plugin {point}: {cause}." for point, cause in self.broken.items())
         return PluginNotFound(f"no {kind} '{name}'.{hint} Installed: {', '.join(known) or 'none'}.{others}")
 

@@ -53,7 +53,9 @@ class Journal:
                     "(number INTEGER PRIMARY KEY, time REAL NOT NULL, kind TEXT NOT NULL, data TEXT NOT NULL)"
                 )
             else:
-                self._connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+                # A finished journal has no log beside it; without one, a reader who may not write can read too.
+                alone = "" if path.with_name(f"{path.name}-wal").exists() else "&immutable=1"
+                self._connection = sqlite3.connect(f"file:{path}?mode=ro{alone}", uri=True)
         except sqlite3.Error as error:
             raise CampaignError(f"cannot open the journal {path}: {error}") from error
 
@@ -96,6 +98,7 @@ class Store:
         self.pools = self.folder / "pools"
         self.potential = self.folder / "potential"
         self.journal_file = self.folder / "journal.sqlite"
+        self._lock_file = self.folder / "driver.lock"
         self._lock: IO[str] | None = None
 
     def exists(self) -> bool:
@@ -111,7 +114,7 @@ class Store:
         try:
             for folder in (self.folder, self.labels, self.structures, self.models, self.tasks, self.pools):
                 folder.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.folder / "driver.lock").open("a+")
+            self._lock = self._lock_file.open("a+")
         except OSError as error:
             raise CampaignError(
                 f"cannot write into the campaign folder {self.folder}: {error.strerror}; choose another folder"
@@ -124,6 +127,21 @@ class Store:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+    def driver(self) -> str | None:
+        """Who runs the campaign: `process PID on HOST`; None if nobody does.
+
+        The lock is asked for in shared mode and given back at once: the driver that has it notices nothing.
+        """
+        try:
+            with self._lock_file.open() as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return lock.read().strip() or "another process"
+        except FileNotFoundError:
+            return None
+        return None
 
     def put_structure(self, structure: Atoms) -> None:
         """Keep a structure, by its content."""

@@ -154,6 +154,8 @@ def _sheet(registered: Registered) -> RenderableType:
 def _broken() -> Iterator[Text]:
     for point, cause in registry().broken.items():
         yield Text.assemble(("broken ", "bold red"), f"{point}: {cause}")
+    for clash in registry().clashes.values():
+        yield Text.assemble(("clash ", "bold red"), clash)
 
 
 def _metadata(annotation: Any) -> Iterator[Any]:

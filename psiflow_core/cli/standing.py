@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import fcntl
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -19,6 +17,7 @@ from psiflow_core.learning.campaign import Failure, State
 from psiflow_core.learning.progress import overview
 from psiflow_core.learning.records import Recorded, read_campaign
 from psiflow_core.report.summary import fate
+from psiflow_core.store import Store
 
 PERIOD = 1.0
 """Seconds between two looks of `--watch`."""
@@ -33,7 +32,7 @@ def picture(folder: Path) -> RenderableType:
     Raises:
         CampaignError: there is no campaign in the folder.
     """
-    driver = driver_at_work(folder)  # first: one that ends in between has not been interrupted
+    driver = Store(folder).driver()  # first: one that ends in between has not been interrupted
     return _drawn(read_campaign(folder), driver)
 
 
@@ -45,36 +44,17 @@ def watch(folder: Path, console: Console) -> None:
     """
     with Live(console=console, auto_refresh=False) as live:
         while True:
-            driver = driver_at_work(folder)
+            driver = Store(folder).driver()
             live.update(_drawn(read_campaign(folder), driver), refresh=console.is_terminal)
             if driver is None:
                 return
             time.sleep(PERIOD)
 
 
-def driver_at_work(folder: Path) -> str | None:
-    """Who has the folder: `process PID on HOST`; None if nobody.
-
-    The lock is asked for in shared mode and given back at once: the driver that has it notices nothing.
-    """
-    try:
-        with (folder / "driver.lock").open() as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return lock.read().strip() or "another process"
-    except FileNotFoundError:
-        pass
-    return None
-
-
 def _drawn(campaign: Recorded, driver: str | None) -> RenderableType:
     state, folder = campaign.state, campaign.store.folder
-    interrupted = driver is None and state.finished is None
-    if interrupted:
-        state = dataclasses.replace(state, time=0.0)  # the clock stopped with the driver
-    message = "interrupted" if interrupted else ""
-    parts = [overview(state, campaign.settings, folder, message), _fates(state)]
+    driven = driver is not None or state.finished is not None
+    parts = [overview(state, campaign.settings, folder, driven=driven), _fates(state)]
     if state.failures:
         parts.append(_failures(state.failures))
     return Group(*parts, *_next(state, driver, folder))

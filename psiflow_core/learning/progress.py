@@ -64,14 +64,19 @@ class _Lines:
         print(f"[{clock(state.elapsed)}] {text}", file=sys.stderr, flush=True)
 
 
-def overview(state: State, settings: Settings, folder: Path, message: str = "") -> RenderableType:
-    """Where a campaign stands: labels, generations, walkers, failures, time."""
+def overview(state: State, settings: Settings, folder: Path, message: str = "", driven: bool = True) -> RenderableType:
+    """Where a campaign stands: labels, generations, walkers, failures, time.
+
+    Args:
+        message: a word on what happens before there is a state to tell it.
+        driven: whether a driver is at work; without one an unfinished campaign's clock stands still.
+    """
     parts: list[RenderableType] = [_labels(state, settings), _generations(state, settings)]
     if state.walkers and state.generations:
         parts.append(_walkers(state))
     if state.failures:
         parts.append(_failures(state))
-    parts.append(_time(state, settings, message))
+    parts.append(_time(state, settings, message or ("" if driven else "interrupted"), driven))
     return Panel(Group(*parts), title=f"psiflow · {folder.name}", title_align="left", width=100)
 
 
@@ -179,8 +184,8 @@ def _failures(state: State) -> RenderableType:
     return Text.assemble(("failures ", "bold red"), listed)
 
 
-def _time(state: State, settings: Settings, message: str) -> RenderableType:
-    running = state.time and state.finished is None
+def _time(state: State, settings: Settings, message: str, driven: bool) -> RenderableType:
+    running = driven and bool(state.time) and state.finished is None
     elapsed = state.elapsed + (max(0.0, time.time() - state.time) if running else 0.0)
     remaining = forecast(state, settings) if running else None
     text = Text.assemble(("time   ", "bold"), clock(elapsed))

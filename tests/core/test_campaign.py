@@ -38,7 +38,7 @@ class Story:
         origins = ["atom", *["bootstrap"] * bootstrap, *["test"] * tests]
         self.tell("proposed", candidates=[{"structure": f"{o} {n}", "origin": o} for n, o in enumerate(origins)])
 
-    def tell(self, kind: str, **data: Any) -> None:
+    def tell(self, kind: str, /, **data: Any) -> None:
         event = Event(len(self.events) + 1, 1e9 + len(self.events), kind, data)
         self.events.append(event)
         apply(self.state, event, self.settings)
@@ -86,10 +86,10 @@ class Story:
 
     def with_model(self) -> Story:
         """The bootstrap is labelled and the first generation trained; walkers may move."""
-        for kind in ("label", "train"):
+        while self.state.newest is None:
             self.start()
-            self.end_all(kind)
-        assert self.state.newest is not None
+            for name in list(self.state.running):
+                self.end(name)
         return self
 
 

@@ -264,15 +264,13 @@ def test_watching_a_finished_campaign_ends_at_once(psiflow: Psiflow, campaign: P
 
 
 def test_looking_for_the_driver_leaves_its_lock_alone(psiflow: Psiflow, tmp_path: Path, campaign: Path) -> None:
-    from psiflow_core.cli.standing import driver_at_work
-
-    assert driver_at_work(campaign) is None
+    assert Store(campaign).driver() is None
     store = Store(tmp_path / "taken")
     store.open_for_writing().close()
     for _ in range(3):
-        assert f"process {os.getpid()} on" in (driver_at_work(store.folder) or "")
+        assert f"process {os.getpid()} on" in (Store(store.folder).driver() or "")
     store.release()
-    assert driver_at_work(store.folder) is None
+    assert Store(store.folder).driver() is None
 
 
 def test_the_report_is_written_anew(psiflow: Psiflow, campaign: Path) -> None:
