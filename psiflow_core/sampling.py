@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
+from typing import TypeAlias
 
 import numpy as np
 from ase import Atoms, units
@@ -20,6 +21,8 @@ from psiflow_core.components import Prediction, Predictor, Sampler, SamplingTask
 from psiflow_core.errors import WalkerExploded
 from psiflow_core.predictors import PredictorCalculator
 from psiflow_core.structures import closest_pair
+
+Request: TypeAlias = tuple[Predictor, Atoms]
 
 UNCERTAIN = "uncertain"
 """The reason of a stop that yields a candidate; every other reason resets the walker."""
@@ -70,15 +73,17 @@ class Visited:
 
 
 class Rendezvous:
-    """Where the calls of several walkers meet: the last to arrive predicts for all.
+    """Where the calls of several walkers meet: one thread, the server's, predicts for all of them at once.
 
-    A walker that ends must `leave`. Batches are sorted by walker, so that equal runs give equal numbers.
+    It is always the same thread, for memory that a thread has used is quick to use again. A walker that ends
+    must `leave`. Batches are sorted by walker, so that equal runs give equal numbers.
     """
 
     def __init__(self, walkers: int) -> None:
         self._lock = threading.Lock()
         self._present = set(range(walkers))
-        self._waiting: dict[int, tuple[Predictor, Atoms]] = {}
+        self._waiting: dict[int, Request] = {}
+        self._complete: SimpleQueue[dict[int, Request] | None] = SimpleQueue()
         self._answers: list[SimpleQueue[Prediction | Exception]] = [SimpleQueue() for _ in range(walkers)]
 
     def ask(self, walker: int, predictor: Predictor, structure: Atoms) -> Prediction:
@@ -89,7 +94,7 @@ class Rendezvous:
         """
         with self._lock:
             self._waiting[walker] = (predictor, structure)
-            self._serve_if_complete()
+            self._hand_over()
         answer = self._answers[walker].get()
         if isinstance(answer, Exception):
             raise answer
@@ -101,17 +106,24 @@ class Rendezvous:
         """Take this walker's place away; the others do not wait for it any longer."""
         with self._lock:
             self._present.discard(walker)
-            self._serve_if_complete()
+            self._hand_over()
 
-    def _serve_if_complete(self) -> None:
-        if not self._waiting or self._waiting.keys() != self._present:
-            return
-        waiting, self._waiting = self._waiting, {}
-        for predictor in {id(asked): asked for asked, _ in waiting.values()}.values():
-            group = sorted(walker for walker, (asked, _) in waiting.items() if asked is predictor)
-            structures = [waiting[walker][1] for walker in group]
-            for walker, answer in zip(group, _predict(predictor, structures), strict=True):
-                self._answers[walker].put(answer)
+    def serve(self) -> None:
+        """Predict until every walker has left."""
+        while (requests := self._complete.get()) is not None:
+            for predictor in {id(asked): asked for asked, _ in requests.values()}.values():
+                group = sorted(walker for walker, (asked, _) in requests.items() if asked is predictor)
+                structures = [requests[walker][1] for walker in group]
+                for walker, answer in zip(group, _predict(predictor, structures), strict=True):
+                    self._answers[walker].put(answer)
+
+    def _hand_over(self) -> None:
+        """Give the requests to the server once every walker that is present waits; with none left, its end."""
+        if not self._present:
+            self._complete.put(None)
+        elif self._waiting.keys() == self._present:
+            waiting, self._waiting = self._waiting, {}
+            self._complete.put(waiting)
 
 
 class Watch:
@@ -191,7 +203,9 @@ def sample_together(
             rendezvous.leave(number)
 
     with ThreadPoolExecutor(max_workers=len(walkers)) as threads:
-        return list(threads.map(move, range(len(walkers))))
+        visits = threads.map(move, range(len(walkers)))
+        rendezvous.serve()
+        return list(visits)
 
 
 def batch_size(atoms: int, device: str) -> int:
