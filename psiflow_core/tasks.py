@@ -162,6 +162,18 @@ def sample(task: Plain) -> Plain:
     return {"walkers": [_visited(plain["walker"], visit, folder, Path(task["candidates"])) for plain, visit in walkers]}
 
 
+def score(task: Plain) -> Plain:
+    """How much a committee disagrees about structures that wait for a label: the largest spread in each. [eV/Å]"""
+    spec, resources = Spec.from_plain(task["potential"]), _resources(task)
+    files = [ModelFile.from_plain(plain) for plain in task["models"]]
+    folder = Path(task["candidates"])
+    records = [json.loads((folder / key[:2] / f"{key}.json").read_text()) for key in task["structures"]]
+    answers = Committee(load_members(spec, files, resources.device)).predict(
+        [from_plain(record["structure"]) for record in records]
+    )
+    return {"deviations": [0.0 if one.deviation is None else float(one.deviation.max()) for one in answers]}
+
+
 def evaluate(task: Plain) -> Plain:
     """Predictions of several generations, each a committee, for labelled structures, into one file."""
     spec, resources = Spec.from_plain(task["potential"]), _resources(task)
@@ -187,6 +199,7 @@ TASKS: dict[str, Callable[[Plain], Plain]] = {
     "label": label,
     "train": train,
     "sample": sample,
+    "score": score,
     "evaluate": evaluate,
     "idle": idle,
 }

@@ -19,10 +19,19 @@ from psiflow_core.structures import Plain
 
 Origin = Literal["atom", "initial", "bootstrap", "walker", "test"]
 Status = Literal["queued", "labelling", "labelled", "failed", "dropped"]
-TaskKind = Literal["label", "train", "sample", "evaluate"]
+TaskKind = Literal["label", "train", "sample", "score", "evaluate"]
 
-WORK: dict[TaskKind, str] = {"label": "label", "train": "train", "sample": "sample", "evaluate": "sample"}
+WORK: dict[TaskKind, str] = {
+    "label": "label",
+    "train": "train",
+    "sample": "sample",
+    "score": "sample",
+    "evaluate": "sample",
+}
 """Which pool does what."""
+
+UNNEEDED = "the campaign ended first"
+"""Why candidates are dropped at the end; with a larger budget they come back."""
 
 LEARNED: tuple[Origin, ...] = ("initial", "bootstrap", "walker")
 """Where training structures come from."""
@@ -44,7 +53,11 @@ class Candidate:
     generation: int | None = None
     """The model that met it."""
     deviation: float | None = None
-    """The committee's largest force spread. [eV/Å]"""
+    """The committee's largest force spread, where it was met. [eV/Å]"""
+    need: float = 0.0
+    """The same by the newest model that has looked at it: the queue is in this order. [eV/Å]"""
+    looked: int = -1
+    """The generation of that model."""
     error: dict[str, float] | None = None
     """The model's error once the label was there."""
     file: str | None = None
@@ -241,7 +254,7 @@ def _reopen(state: State) -> None:
     failed_before = state.finished == "failed"
     state.closing, state.finished, state.forgiven, state.astray = None, None, len(state.failures), 0
     for candidate in state.candidates:
-        if candidate.status == "dropped" or (failed_before and candidate.status == "failed"):
+        if candidate.reason == UNNEEDED or (failed_before and candidate.status == "failed"):
             candidate.status, candidate.reason = "queued", ""
 
 
@@ -334,6 +347,8 @@ def _propose(state: State, walker: WalkerRecord, told: Plain, settings: Settings
             segment=walker.segments,
             generation=walker.generation,
             deviation=proposal["deviation"],
+            need=proposal["deviation"],
+            looked=walker.generation,
         )
     if told["stopped"] and (candidate.status in ("queued", "labelling") or candidate.usable):
         walker.waiting_for = candidate.id
@@ -353,6 +368,18 @@ def _walker_failed(state: State, walker: WalkerRecord, task: Task, failure: Plai
     state.failures.append(Failure(task.id, "sample", reason, failure["message"], False, failure["type"]))
 
 
+def _scored(state: State, data: Plain, settings: Settings) -> None:
+    """A newer model has looked at the queue: what it knows well is not worth a label any longer."""
+    task = _ended(state, data)
+    for number, need in zip(task.about["candidates"], data["deviations"], strict=True):
+        candidate = state.candidates[number]
+        candidate.need, candidate.looked = need, task.about["generation"]
+        if candidate.status == "queued" and not settings.selection.wanted(need):
+            candidate.status, candidate.reason = "dropped", f"known to generation {candidate.looked}"
+            for walker in _waiting(state, number):
+                walker.waiting_for = None
+
+
 def _evaluated(state: State, data: Plain, settings: Settings) -> None:
     _ended(state, data)
     state.evaluation = data["result"]
@@ -369,6 +396,9 @@ def _failed(state: State, data: Plain, settings: Settings) -> None:
         candidate.status, candidate.reason = "failed", data["reason"]
         for walker in _waiting(state, candidate.id):
             walker.reset("label failed")
+    elif task.kind == "score":
+        for number in task.about["candidates"]:
+            state.candidates[number].looked = task.about["generation"]
     elif task.kind == "sample":
         for number in task.about["walkers"]:
             state.walkers[number].segments += 1
@@ -383,7 +413,7 @@ def _finished(state: State, data: Plain, settings: Settings) -> None:
     state.finished, state.message = data["reason"], data["message"]
     for candidate in state.candidates:
         if candidate.status == "queued" and data["reason"] != "failed":
-            candidate.status, candidate.reason = "dropped", "the campaign ended first"
+            candidate.status, candidate.reason = "dropped", UNNEEDED
 
 
 APPLY = {
@@ -394,6 +424,7 @@ APPLY = {
     "trained": _trained,
     "adopted": _adopted,
     "sampled": _sampled,
+    "scored": _scored,
     "evaluated": _evaluated,
     "failed": _failed,
     "closing": _closing,
@@ -552,6 +583,7 @@ def _wanted(
     """Everything that could start now, by urgency; ``free`` is kept up to date by the one who takes."""
     yield from state.again
     yield from _trainings(state, settings)
+    yield from _scores(state, settings)
     yield from _labels(state, settings)
     yield from _segments(state, settings, free[pool_of["sample"]], slots[pool_of["sample"]])
     yield from _evaluations(state, settings)
@@ -569,9 +601,20 @@ def _labels(state: State, settings: Settings) -> Iterator[Task]:
     if state.closing or (settings.schedule == "sequential" and _lap_goes_on(state, settings)):
         return
     queued = [candidate for candidate in state.of("bootstrap", "walker") if candidate.status == "queued"]
-    queued.sort(key=lambda candidate: (candidate.origin != "bootstrap", -(candidate.deviation or 0.0), candidate.id))
+    queued.sort(key=lambda candidate: (candidate.origin != "bootstrap", -candidate.need, candidate.id))
     paid = state.count("labelled") + state.count("labelling")
     yield from _label_tasks(queued[: max(0, settings.budget.labels - paid)])
+
+
+def _scores(state: State, settings: Settings) -> Iterator[Task]:
+    """The queue, once there is a newer model than those that filled it; sequentially it is empty by then."""
+    newest = state.newest
+    if newest is None or state.closing or state.runs("score") or settings.schedule == "sequential":
+        return
+    stale = [c.id for c in state.of("walker") if c.status == "queued" and c.looked < newest.number]
+    if stale and settings.committee > 1:
+        about = {"generation": newest.number, "candidates": stale}
+        yield Task(f"score-{state.started['score']:05d}", "score", about)
 
 
 def _trainings(state: State, settings: Settings) -> Iterator[Task]:

@@ -68,7 +68,13 @@ class Dispatch:
 
     def order(self, task: Task, state: State) -> Order:
         """The input of a task, in the state in which it is under way."""
-        make = {"label": self._label, "train": self._train, "sample": self._sample, "evaluate": self._evaluate}
+        make = {
+            "label": self._label,
+            "train": self._train,
+            "sample": self._sample,
+            "score": self._score,
+            "evaluate": self._evaluate,
+        }
         content = make[task.kind](task, state)
         key = sha256([task.kind, _without_paths(content)])
         content["folder"] = str(self._store.tasks / f"{task.id}-{key[:8]}")
@@ -100,6 +106,8 @@ class Dispatch:
             return "trained", told | {"generation": about["generation"], "member": about["member"], "result": result}
         if order.task.kind == "sample":
             return "sampled", told | {"walkers": [self._walker(plain) for plain in value["walkers"]]}
+        if order.task.kind == "score":
+            return "scored", told | {"deviations": value["deviations"]}
         result = {
             "file": self._store.relative(value["file"]),
             "digest": value["digest"],
@@ -168,6 +176,14 @@ class Dispatch:
             return {"walker": number, "seed": seed, "structure": self._start[number % len(self._start)]}
         file = str(self._store.absolute(walker.file))
         return {"walker": number, "seed": seed, "file": file, "digest": walker.digest}
+
+    def _score(self, task: Task, state: State) -> Plain:
+        return {
+            "potential": self._potential.to_plain(),
+            "models": self.members(state.generations[task.about["generation"]]),
+            "structures": [state.candidates[number].structure for number in task.about["candidates"]],
+            "candidates": str(self._store.structures),
+        }
 
     def _evaluate(self, task: Task, state: State) -> Plain:
         labelled = [candidate.id for candidate in state.candidates if evaluated(candidate)]

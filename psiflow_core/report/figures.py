@@ -22,6 +22,7 @@ COLOURS = {
     "label": "#c8453b",
     "train": "#4c78a8",
     "sample": "#59a14f",
+    "score": "#59a14f",
     "evaluate": "#b07aa1",
     "discarded": "#8c6d31",
     "failed": "#222222",
@@ -152,7 +153,7 @@ def candidates(campaign: Recorded, fate_of: Callable[[Any], str]) -> str | None:
 
 def timeline(campaign: Recorded) -> str | None:
     """What every worker did, and when."""
-    kinds = {"labelled": "label", "trained": "train", "sampled": "sample", "evaluated": "evaluate"}
+    kinds = {"labelled": "label", "trained": "train", "sampled": "sample", "scored": "score", "evaluated": "evaluate"}
     spans = [
         (event.data["worker"], kinds[event.kind], event.time - event.data["seconds"], event.data["seconds"])
         for event in campaign.events

@@ -227,6 +227,8 @@ class Simulation:
             return "trained", told | about | {"result": invented_model(task.about["member"])}
         if task.kind == "sample":
             return "sampled", told | {"walkers": [self.moved(n, task, random) for n in task.about["walkers"]]}
+        if task.kind == "score":
+            return "scored", told | {"deviations": [random.expovariate(5.0) for _ in task.about["candidates"]]}
         return "evaluated", told | {"generation": task.about["generation"], "result": {"file": "p.json"}}
 
     def failure(self, task: Task, random: Random) -> Plain | None:
@@ -236,6 +238,7 @@ class Simulation:
             "label": (self.world.label_fails, {"type": "ReferenceFailed", "reason": "unconverged"}),
             "train": (self.world.training_diverges, {"type": "TrainingFailed", "reason": "error"}),
             "sample": (self.world.sampling_breaks, {"type": "ValueError", "reason": "error"}),
+            "score": (self.world.label_fails, {"type": "ModelCorrupt", "reason": "error"}),
             "evaluate": (0.0, {}),
         }
         chance, failure = own[task.kind]
