@@ -342,6 +342,24 @@ class Executor(Component):
 # Options ---------------------------------------------------------------------------------------------------
 
 
+class Policy(BaseModel):
+    """Options that belong to no component: of a campaign and of what it asks samplers to watch; frozen.
+
+    Raises:
+        OptionError: an option is unknown, missing or out of range; every problem is named.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, arbitrary_types_allowed=True
+    )
+
+    def __init__(self, **options: Any) -> None:
+        try:
+            super().__init__(**options)
+        except ValidationError as error:
+            raise OptionError(explain(error, type(self).__name__, type(self).model_fields)) from None
+
+
 def explain(error: ValidationError, owner: str, known: Iterable[str]) -> str:
     """One clause for each problem that pydantic found: the option, its value, what is allowed."""
     return f"{owner}: " + "; ".join(_clause(problem, list(known)) for problem in error.errors())

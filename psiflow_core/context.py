@@ -30,6 +30,10 @@ Work = Literal["train", "sample", "label"]
 """The kinds of work that may have a pool each."""
 
 
+LOST = {"WorkerLost", "ManagerLost", "BadStateException", "TooManyJobFailuresError"}
+"""What Parsl calls it when the machine, and not the task, is to blame."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a task ended: with a value or with a failure, both plain data."""
@@ -80,6 +84,7 @@ class Context:
         self._kernel: DataFlowKernel | None = None
         self._parsl: dict[str, ParslExecutor] = {}
         self._folders: list[Path] = []
+        self._own_folder: tempfile.TemporaryDirectory[str] | None = None
         self._ended: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
         self._running: dict[str, str] = {}
 
@@ -112,7 +117,9 @@ class Context:
         from parsl.config import Config
         from parsl.dataflow.dflow import DataFlowKernel
 
-        folder = self._given_folder or Path(tempfile.mkdtemp(prefix="psiflow-"))
+        if self._given_folder is None:
+            self._own_folder = tempfile.TemporaryDirectory(prefix="psiflow-", ignore_cleanup_errors=True)
+        folder = self._given_folder or Path(cast("tempfile.TemporaryDirectory[str]", self._own_folder).name)
         folder.mkdir(parents=True, exist_ok=True)
         self._folders = [folder / f"{name}-{os.getpid()}" for name in self._executors]
         self._parsl = {
@@ -195,6 +202,8 @@ class Context:
         finally:
             guard.end(started)
             self._running.clear()
+            if self._own_folder is not None:
+                self._own_folder.cleanup()
 
     def _orphaned(self) -> Iterator[Outcome]:
         """Tasks of a pool whose interchange has died: Parsl would wait for them for ever."""
@@ -237,6 +246,6 @@ def _outcome(key: str, done: Future[Plain]) -> Outcome:
     if error is None:
         plain = done.result()
         return Outcome(key, plain.get("value"), plain.get("failure"), plain["seconds"], plain["worker"])
-    lost = type(error).__name__ in {"WorkerLost", "ManagerLost", "BadStateException", "InterchangeLost"}
+    lost = type(error).__name__ in LOST
     reason = "lost worker" if lost else "error"
     return Outcome(key, None, failure(error) | {"reason": reason})

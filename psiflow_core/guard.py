@@ -107,12 +107,17 @@ def _run(words: list[str], driver: int, birth: float, cores: int | None) -> int:
         end(family(child.pid))
 
     signal.signal(signal.SIGTERM, stop)
+    guarded = family(child.pid)
     while True:
         try:
-            return child.wait(PERIOD)
+            code = child.wait(PERIOD)
         except subprocess.TimeoutExpired:
+            guarded = family(child.pid)
             if not lives(driver, birth):
-                end(family(child.pid))
+                end(guarded)
+        else:
+            end(guarded)  # workers whose manager was killed would live on
+            return code
 
 
 def _guards(process: psutil.Process, pool: str) -> bool:

@@ -15,9 +15,9 @@ from typing import TypeAlias
 
 import numpy as np
 from ase import Atoms, units
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
+from pydantic import Field, PositiveFloat
 
-from psiflow_core.components import Prediction, Predictor, Sampler, SamplingTask, Segment, Walker, finite
+from psiflow_core.components import Policy, Prediction, Predictor, Sampler, SamplingTask, Segment, Walker, finite
 from psiflow_core.errors import WalkerExploded
 from psiflow_core.predictors import PredictorCalculator
 from psiflow_core.structures import closest_pair
@@ -28,10 +28,8 @@ UNCERTAIN = "uncertain"
 """The reason of a stop that yields a candidate; every other reason resets the walker."""
 
 
-class Limits(BaseModel):
+class Limits(Policy):
     """When a walker must stop. Checked every `check_every` steps, for every sampler alike."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     deviation: PositiveFloat = 0.5
     """A structure with an atom whose committee spread is above this is a candidate, and its segment stops. [eV/Å]"""

@@ -73,7 +73,8 @@ class Local(Executor):
             available_accelerators=self.gpus if self.device == "cuda" else (),
             encrypted=self.encrypted,
             heartbeat_period=2,
-            heartbeat_threshold=30,
+            heartbeat_threshold=15,
+            block_error_handler=False,  # a block that died is replaced, instead of ending the pool
             poll_period=10,
             worker_logdir_root=str(pool.folder),
         )

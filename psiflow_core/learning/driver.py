@@ -14,8 +14,11 @@ from ase import Atoms
 
 from psiflow_core.context import Context, Outcome, Work
 from psiflow_core.errors import CampaignError, EngineMissing, OptionError, PsiflowError, StructureError
-from psiflow_core.learning.campaign import State, apply, conclusion, exhausted, fold, plan
+from psiflow_core.learning.campaign import State
 from psiflow_core.learning.dispatch import Dispatch, Order
+from psiflow_core.learning.ending import conclusion, exhausted
+from psiflow_core.learning.events import apply, fold
+from psiflow_core.learning.planning import plan
 from psiflow_core.learning.progress import Progress
 from psiflow_core.learning.records import Campaign, refuse_other
 from psiflow_core.learning.results import results_are_written, write_results
@@ -189,8 +192,9 @@ class _Session:
         """The state that the journal gives, and this session written into it."""
         events = list(self._journal.events())
         configuration = self._campaign.configuration()
-        if events:
-            refuse_other(events[0].data["configuration"], configuration, self._store.folder)
+        if any(event.kind != "opened" for event in events):  # one that a check refused has not begun
+            opened = [event for event in events if event.kind == "opened"]
+            refuse_other(opened[-1].data["configuration"], configuration, self._store.folder)
         state = fold(events, self.settings)
         data = {
             "configuration": configuration,

@@ -12,11 +12,12 @@ from ase import Atoms
 
 from psiflow_core.components import Spec
 from psiflow_core.errors import CampaignError, OptionError
-from psiflow_core.learning.campaign import State, fold
+from psiflow_core.learning.campaign import State
+from psiflow_core.learning.events import fold
 from psiflow_core.learning.settings import Settings
 from psiflow_core.models import TrainedPotential
 from psiflow_core.store import Event, Journal, Store
-from psiflow_core.structures import Plain, digest, sha256, species
+from psiflow_core.structures import Plain, digest, label_of, sha256, species
 
 FREE = ("budget", "stopping", "walking.segment.batch", "walking.segment.stride")
 """What may change between two runs of a campaign: it changes what is still done, not what was done."""
@@ -35,6 +36,8 @@ class Campaign:
 
     def __post_init__(self) -> None:
         settings = self.learning
+        for structure in self.data:
+            label_of(structure)
         if self.model is None and not self.data and settings.bootstrap.structures == 0:
             raise OptionError("there is nothing to begin with: bootstrap.structures=0, and neither data nor model")
         if self.model is not None and len(self.model.members) != settings.committee:

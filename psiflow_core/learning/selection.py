@@ -8,7 +8,7 @@ import numpy as np
 from ase import Atoms
 from pydantic import Field, NonNegativeFloat, NonNegativeInt
 
-from psiflow_core.learning.policy import Policy
+from psiflow_core.components import Policy
 from psiflow_core.learning.walkers import derive_seed
 from psiflow_core.structures import closest_pair, displaced
 

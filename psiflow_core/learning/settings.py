@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt
 
-from psiflow_core.learning.policy import Policy
+from psiflow_core.components import Policy
 from psiflow_core.learning.selection import Bootstrap, Selection
 from psiflow_core.learning.stopping import Budget, Stopping
 from psiflow_core.learning.training import Training

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from psiflow_core.learning.policy import Policy
+from psiflow_core.components import Policy
 
 ATTEMPTS = 3
 """How often a task is started before its failure is final."""

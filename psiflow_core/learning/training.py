@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import PositiveFloat, PositiveInt
 
-from psiflow_core.learning.policy import Policy
+from psiflow_core.components import Policy
 
 
 class Training(Policy):

@@ -6,7 +6,7 @@ import hashlib
 
 from pydantic import PositiveFloat, PositiveInt
 
-from psiflow_core.learning.policy import Policy
+from psiflow_core.components import Policy
 from psiflow_core.sampling import Limits
 
 

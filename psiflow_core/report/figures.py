@@ -65,7 +65,8 @@ def learning_curve(campaign: Recorded, evaluation: Evaluation) -> str:
         for axes, name in ((left, "force RMSE [meV/Å]"), (right, "energy RMSE [meV/atom]")):
             axes.set(xlabel="labels that the generation knows", ylabel=name)
             axes.set_ylim(bottom=0)
-            axes.legend()
+            if axes.get_legend_handles_labels()[0]:
+                axes.legend()
 
     return _svg(draw, "Learning curve", (9.6, 3.3))
 

@@ -12,8 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 from pydantic import BaseModel
 
-from psiflow_core.components import Kind
-from psiflow_core.learning.policy import Policy
+from psiflow_core.components import Kind, Policy
 from psiflow_core.learning.settings import Settings
 from psiflow_core.plugins import GROUP, Registered, registry
 from psiflow_core.sampling import Limits

@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from psiflow_core import Bootstrap, Budget, Segments, Selection, Stopping, Training, Walking
-from psiflow_core.learning.campaign import State, Task, apply, conclusion, exhausted, fold, plan
+from psiflow_core.learning.campaign import State, Task
+from psiflow_core.learning.ending import conclusion, exhausted
+from psiflow_core.learning.events import apply, fold
+from psiflow_core.learning.planning import plan
 from psiflow_core.learning.settings import Settings
 from psiflow_core.store import Event
 from psiflow_core.structures import Plain

@@ -161,6 +161,7 @@ def test_a_killed_worker_fails_its_task_and_the_pool_goes_on(tmp_path: Path) -> 
         assert process_of(after).pid != victim.pid
 
 
+@pytest.mark.slow  # Parsl notices a lost manager by its heartbeats only
 def test_a_killed_manager_fails_its_tasks_and_the_pool_goes_on_without_orphans(tmp_path: Path) -> None:
     with Context(psiflow.executor("local", workers=1), folder=tmp_path / "pools") as context:
         worker = process_of(context.run("label", "idle", {}, timeout=60))

@@ -1,0 +1,108 @@
+"""Whether a campaign is over: when no more is sampled, when all is done, and when it gives up."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from psiflow_core.learning.campaign import (
+    State,
+)
+from psiflow_core.learning.settings import Settings
+from psiflow_core.learning.stopping import ATTEMPTS
+
+
+def conclusion(state: State, settings: Settings) -> tuple[str, str] | None:
+    """Why the campaign ends now, a word and a sentence; None while there is something to do."""
+    fatal = _fatal(state, settings)
+    if fatal:
+        return "failed", fatal
+    if state.running or state.again or state.closing is None:
+        return None
+    if state.newest is None and not state.usable:
+        return state.closing, f"{REASONS[state.closing]}, before there was a first model"
+    if not final_is_trained(state, settings) or state.tests_pending:
+        return None
+    if state.newest is None or state.evaluated != state.newest.number:
+        return None
+    return state.closing, REASONS[state.closing]
+
+
+REASONS = {
+    "labels": "the budget of labels is spent",
+    "generations": "the budget of generations is spent",
+    "hours": "the budget of hours is spent",
+    "converged": "no walker meets anything that the potential does not know",
+}
+
+
+def exhausted(state: State, settings: Settings) -> str | None:
+    """Why no more structures should be sampled and labelled; None while they should."""
+    budget = settings.budget
+    complete = state.generations[:-1] if state.in_training else state.generations
+    done = sum(1 for generation in complete if generation.known and not generation.final)
+    if state.count("labelled") >= budget.labels:
+        return "labels"
+    if budget.generations is not None and done >= budget.generations:
+        return "generations"
+    if budget.hours is not None and state.elapsed >= budget.hours * 3600:
+        return "hours"
+    return "converged" if _converged(state, settings) else None
+
+
+def _converged(state: State, settings: Settings) -> bool:
+    """Nothing new in many segments, or every walker has come to its own end."""
+    newest = state.newest
+    if newest is None or state.label_pending or state.in_training:
+        return False
+    settled = all(walker.settled is not None and walker.settled >= newest.number for walker in state.walkers)
+    fresh = len(state.usable) > newest.known
+    quiet = state.quiet >= settings.stopping.patience * settings.walkers
+    return quiet or (settled and not fresh)
+
+
+def _fatal(state: State, settings: Settings) -> str | None:
+    atoms = [atom for atom in state.of("atom") if atom.status == "failed"]
+    if atoms:
+        return f"the reference cannot compute an isolated atom: {_last_message(state)}"
+    failed, labelled = state.count("failed"), state.count("labelled")
+    if settings.stopping.gives_up(failed, failed + labelled):
+        return f"{failed} of {failed + labelled} labels failed; the last: {_last_message(state)}"
+    first = state.of("bootstrap", "initial")
+    if first and all(candidate.status == "failed" for candidate in first):
+        return f"every structure to begin with failed; the last: {_last_message(state)}"
+    recent = state.failures[state.forgiven :]
+    given_up = [failure for failure in recent if failure.kind in ("train", "evaluate") and not failure.again]
+    if given_up:
+        return f"{given_up[-1].task} failed {ATTEMPTS} times; the last: {given_up[-1].message}"
+    return _walkers_are_lost(state, settings)
+
+
+def _walkers_are_lost(state: State, settings: Settings) -> str | None:
+    """Every walker starts over again and again, and there is nothing left to learn that could help."""
+    newest = state.newest
+    if not all_astray(state, settings) or newest is None or state.running or state.closing:
+        return None
+    if state.label_pending or newest.known < len(state.usable):
+        return None
+    reasons = Counter(reason for walker in state.walkers for reason in walker.resets.elements())
+    return (
+        f"the last {state.astray} segments all ended with a walker that had to start over "
+        f"({', '.join(f'{reason}: {count}' for reason, count in reasons.most_common(3))}); "
+        "give more bootstrap structures, or a lower temperature"
+    )
+
+
+def _last_message(state: State) -> str:
+    return state.failures[-1].message if state.failures else "no message"
+
+
+def final_is_trained(state: State, settings: Settings) -> bool:
+    newest = state.newest
+    if newest is None or state.in_training or newest.known != len(state.usable):
+        return False
+    nothing_to_learn_from = newest.known == 0  # the model was given, and no label came
+    return newest.final or settings.training.final_steps is None or nothing_to_learn_from
+
+
+def all_astray(state: State, settings: Settings) -> bool:
+    return state.astray >= settings.stopping.patience * settings.walkers

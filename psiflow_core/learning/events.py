@@ -1,0 +1,259 @@
+"""The state as a fold of the journal: how each kind of event changes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from psiflow_core.learning.campaign import (
+    LEARNED,
+    UNNEEDED,
+    Candidate,
+    Failure,
+    Generation,
+    Origin,
+    State,
+    Task,
+    WalkerRecord,
+)
+from psiflow_core.learning.settings import Settings
+from psiflow_core.store import Event
+from psiflow_core.structures import Plain
+
+
+def fold(events: Iterable[Event], settings: Settings, state: State | None = None) -> State:
+    """The state after these events."""
+    state = state or State()
+    for event in events:
+        apply(state, event, settings)
+    return state
+
+
+def apply(state: State, event: Event, settings: Settings) -> None:
+    """Let one event change the state."""
+    if event.kind != "opened" and state.time:
+        state.elapsed += event.time - state.time
+    state.time = event.time
+    state._committee = settings.committee
+    APPLY[event.kind](state, event.data, settings)
+
+
+def _opened(state: State, data: Plain, settings: Settings) -> None:
+    state.opened.append(data)
+    while len(state.walkers) < settings.walkers:
+        state.walkers.append(WalkerRecord(len(state.walkers)))
+    if state.finished is not None:
+        _reopen(state)
+    elif state.closing != "converged":
+        state.closing = None  # budgets may be larger now; the driver looks again
+
+
+def _reopen(state: State) -> None:
+    """Go on after the end: with a larger budget, or once what made the campaign give up is mended."""
+    failed_before = state.finished == "failed"
+    state.closing, state.finished, state.forgiven, state.astray = None, None, len(state.failures), 0
+    for candidate in state.candidates:
+        if candidate.reason == UNNEEDED or (failed_before and candidate.status == "failed"):
+            candidate.status, candidate.reason = "queued", ""
+
+
+def _proposed(state: State, data: Plain, settings: Settings) -> None:
+    for proposal in data["candidates"]:
+        _add_candidate(state, settings, **proposal)
+
+
+def _started(state: State, data: Plain, settings: Settings) -> None:
+    task = Task(data["task"], data["kind"], data["about"])
+    state.running[task.id] = task
+    state.again = [other for other in state.again if other.id != task.id]
+    first = not state.attempts[task.id]
+    state.started[task.kind] += first
+    state.attempts[task.id] += 1
+    if task.kind == "label":
+        state.candidates[task.about["candidate"]].status = "labelling"
+    for number in task.about.get("walkers", ()):
+        state.walkers[number].set_off()
+    if first and "upto" in task.about:
+        training, validation = _split(state, task.about["upto"])
+        state.generations.append(Generation(task.about["generation"], training, validation, task.about["final"]))
+
+
+def _labelled(state: State, data: Plain, settings: Settings) -> None:
+    _ended(state, data)
+    candidate = state.candidates[data["candidate"]]
+    candidate.status, candidate.file = "labelled", data["file"]
+    candidate.error, candidate.discarded = data["error"], data["discard"]
+    if candidate.discarded:
+        candidate.reason = "discarded: too far from the model"
+    if data["reset"] or data["discard"]:
+        for walker in _waiting(state, candidate.id):
+            walker.reset("model error")
+
+
+def _trained(state: State, data: Plain, settings: Settings) -> None:
+    _ended(state, data)
+    state.generations[data["generation"]].members[data["member"]] = data["result"]
+    if state.in_training is None and not state.generations[-1].final:
+        state.quiet = state.astray = 0
+
+
+def _adopted(state: State, data: Plain, settings: Settings) -> None:
+    members = dict(enumerate(data["members"]))
+    state.generations.append(Generation(0, [], [], final=False, members=members))
+
+
+def _sampled(state: State, data: Plain, settings: Settings) -> None:
+    task = _ended(state, data)
+    for told in data["walkers"]:
+        walker = state.walkers[told["walker"]]
+        walker.segments += 1
+        walker.generation = task.about["generation"]
+        if "failure" in told:
+            _walker_failed(state, walker, task, told["failure"])
+        else:
+            _walker_moved(state, walker, told, settings)
+
+
+def _walker_moved(state: State, walker: WalkerRecord, told: Plain, settings: Settings) -> None:
+    walker.file, walker.digest, walker.stopped = told["file"], told["digest"], told["stopped"]
+    walker.steps += told["steps"]
+    walker.temperature = told["averages"].get("temperature")
+    state.steps += told["steps"]
+    proposal = told.get("candidate")
+    wanted = proposal is not None and (settings.committee == 1 or settings.selection.wanted(proposal["deviation"]))
+    if told["finished"]:
+        walker.settled = walker.generation
+    if wanted:
+        state.quiet = state.astray = 0
+        _propose(state, walker, told, settings)
+    elif told["stopped"]:
+        _start_over(state, walker, told["stopped"])
+    else:
+        state.quiet, state.astray = state.quiet + 1, 0
+
+
+def _propose(state: State, walker: WalkerRecord, told: Plain, settings: Settings) -> None:
+    """Queue what the walker met. Walkers that move alike meet the same structure: that is one candidate."""
+    proposal = told["candidate"]
+    candidate = next((one for one in state.of(*LEARNED) if one.structure == proposal["structure"]), None)
+    if candidate is None:
+        candidate = _add_candidate(
+            state,
+            settings,
+            structure=proposal["structure"],
+            origin="walker",
+            walker=walker.id,
+            segment=walker.segments,
+            generation=walker.generation,
+            deviation=proposal["deviation"],
+            need=proposal["deviation"],
+            looked=walker.generation,
+        )
+    if told["stopped"] and (candidate.status in ("queued", "labelling") or candidate.usable):
+        walker.waiting_for = candidate.id
+    elif told["stopped"]:
+        _start_over(state, walker, "label failed")
+
+
+def _start_over(state: State, walker: WalkerRecord, reason: str) -> None:
+    walker.reset(reason)
+    state.astray += 1
+
+
+def _walker_failed(state: State, walker: WalkerRecord, task: Task, failure: Plain) -> None:
+    walker.stopped = failure["type"]
+    _start_over(state, walker, failure["type"])
+    reason = "exploded" if failure["type"] == "WalkerExploded" else failure["reason"]
+    state.failures.append(Failure(task.id, "sample", reason, failure["message"], False, failure["type"]))
+
+
+def _scored(state: State, data: Plain, settings: Settings) -> None:
+    """A newer model has looked at the queue: what it knows well is not worth a label any longer."""
+    task = _ended(state, data)
+    for number, need in zip(task.about["candidates"], data["deviations"], strict=True):
+        candidate = state.candidates[number]
+        candidate.need, candidate.looked = need, task.about["generation"]
+        if candidate.status == "queued" and not settings.selection.wanted(need):
+            candidate.status, candidate.reason = "dropped", f"known to generation {candidate.looked}"
+            for walker in _waiting(state, number):
+                walker.waiting_for = None
+
+
+def _evaluated(state: State, data: Plain, settings: Settings) -> None:
+    _ended(state, data)
+    state.evaluation = data["result"]
+    state.evaluated = data["generation"]
+
+
+def _failed(state: State, data: Plain, settings: Settings) -> None:
+    task = _ended(state, data)
+    state.failures.append(Failure(task.id, task.kind, data["reason"], data["message"], data["again"], data["type"]))
+    if data["again"]:
+        state.again.append(task)
+    elif task.kind == "label":
+        candidate = state.candidates[task.about["candidate"]]
+        candidate.status, candidate.reason = "failed", data["reason"]
+        for walker in _waiting(state, candidate.id):
+            walker.reset("label failed")
+    elif task.kind == "score":
+        for number in task.about["candidates"]:
+            state.candidates[number].looked = task.about["generation"]
+    elif task.kind == "sample":
+        for number in task.about["walkers"]:
+            state.walkers[number].segments += 1
+            _start_over(state, state.walkers[number], data["reason"])
+
+
+def _closing(state: State, data: Plain, settings: Settings) -> None:
+    state.closing = data["reason"]
+
+
+def _finished(state: State, data: Plain, settings: Settings) -> None:
+    state.finished, state.message = data["reason"], data["message"]
+    for candidate in state.candidates:
+        if candidate.status == "queued" and data["reason"] != "failed":
+            candidate.status, candidate.reason = "dropped", UNNEEDED
+
+
+APPLY = {
+    "opened": _opened,
+    "proposed": _proposed,
+    "started": _started,
+    "labelled": _labelled,
+    "trained": _trained,
+    "adopted": _adopted,
+    "sampled": _sampled,
+    "scored": _scored,
+    "evaluated": _evaluated,
+    "failed": _failed,
+    "closing": _closing,
+    "finished": _finished,
+}
+
+
+def _ended(state: State, data: Plain) -> Task:
+    task = state.running.pop(data["task"])
+    state.phase_ends = bool(state.running)
+    state.busy[task.kind] += data["seconds"]
+    return task
+
+
+def _waiting(state: State, candidate: int) -> list[WalkerRecord]:
+    return [walker for walker in state.walkers if walker.waiting_for == candidate]
+
+
+def _add_candidate(state: State, settings: Settings, *, structure: str, origin: Origin, **rest: object) -> Candidate:
+    number = len(state.of(*LEARNED))
+    subset = settings.selection.subset(number) if origin in LEARNED else origin
+    candidate = Candidate(len(state.candidates), structure, origin, subset)
+    for name, value in rest.items():
+        setattr(candidate, name, value)
+    if candidate.file:
+        candidate.status = "labelled"
+    state.candidates.append(candidate)
+    return candidate
+
+
+def _split(state: State, upto: list[int]) -> tuple[list[int], list[int]]:
+    training = [number for number in upto if state.candidates[number].subset == "training"]
+    validation = [number for number in upto if state.candidates[number].subset == "validation"]
+    return (training, validation) if training else (validation, [])
