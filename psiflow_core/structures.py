@@ -25,8 +25,8 @@ Array = NDArray[np.float64]
 Plain = dict[str, Any]
 """What crosses process borders: numbers, text, lists and dictionaries, as JSON knows them."""
 
-KEPT_ARRAYS = ("momenta", "masses")
-"""Arrays that travel with a structure where it has them: ASE's units; masses other than the elements' own."""
+KEPT_ARRAYS = {"momenta": (-1, 3), "masses": (-1,)}
+"""Arrays that travel with a structure where it has them, and their shapes; masses other than the elements' own."""
 
 CLOSEST = 0.3
 """Atoms nearer to each other than this are taken for a mistake in the input. [Å]"""
@@ -148,9 +148,9 @@ def from_plain(plain: Plain) -> Atoms:
         pbc=plain["pbc"],
         info=dict(plain["info"]),
     )
-    for name in KEPT_ARRAYS:
+    for name, shape in KEPT_ARRAYS.items():
         if name in plain:
-            atoms.set_array(name, np.array(plain[name], float))
+            atoms.set_array(name, np.array(plain[name], float).reshape(shape))
     return with_label(atoms, Label.from_plain(plain["label"])) if "label" in plain else atoms
 
 
