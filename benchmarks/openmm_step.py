@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -80,8 +81,8 @@ def seconds(run: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def toy_mace() -> Predictor:
-    """A MACE of its plugin's default size, trained for a few steps on EMT's idea of small molecules."""
+def toy_mace(**options: Any) -> Predictor:
+    """A MACE of its plugin's default size, or of another, trained for a few steps on EMT's idea of molecules."""
     import torch
     from psiflow_mace.potential import Mace
 
@@ -90,7 +91,7 @@ def toy_mace() -> Predictor:
     atomic_energies = {"H": 3.2, "C": 3.5, "O": 4.6}  # [eV], EMT's
     with tempfile.TemporaryDirectory() as folder:
         task = TrainingTask(structures, structures[:2], atomic_energies, seed=1, folder=Path(folder), steps=10)
-        potential = Mace()
+        potential = Mace(**options)
         return potential.load(potential.train(task).model)
 
 

@@ -6,13 +6,14 @@ import psiflow_core as psiflow
 
 here = Path(__file__).parent
 learning = psiflow.OnlineLearning(
-    potential=psiflow.potential("mace", r_max=4.5),
+    potential=psiflow.potential("mace", max_L=1),
     sampler=psiflow.sampler("openmm", ensemble="nvt", temperature=600.0),
     reference=psiflow.reference("pyscf", functional="pbe", basis="def2-svp", density_fitting=True),
     walkers=8,
     committee=3,
     budget=psiflow.Budget(labels=70),
-    training=psiflow.Training(steps=600, warm_steps=400, final_steps=2000),
+    walking=psiflow.Walking(segment=psiflow.Segments(steps=1000)),
+    training=psiflow.Training(steps=400, warm_steps=300, final_steps=1200),
 )
 result = learning.run(
     start=here / "acetaldehyde.xyz",

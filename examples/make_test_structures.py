@@ -1,6 +1,6 @@
 """How `acetaldehyde_test.xyz` was made: a GFN2-xTB trajectory at 800 K, independent of anything psiflow learns.
 
-    pip install tblite; python examples/make_test_structures.py
+pip install tblite; python examples/make_test_structures.py
 """
 
 from pathlib import Path

@@ -99,9 +99,7 @@ class Run:
         return TrainingResult(self._folder / "model.pt", self.step, found, self._history)
 
     def _take_step(self) -> float:
-        batch = [
-            self._training[k] for k in minibatch(self.step, self._seed, len(self._training), self._batch_size)
-        ]
+        batch = [self._training[k] for k in minibatch(self.step, self._seed, len(self._training), self._batch_size)]
         for group in self._optimizer.param_groups:
             group["lr"] = self._learning_rate()
         self._optimizer.zero_grad(set_to_none=True)
