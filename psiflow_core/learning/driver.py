@@ -23,6 +23,7 @@ from psiflow_core.learning.progress import Progress
 from psiflow_core.learning.records import Campaign, refuse_other
 from psiflow_core.learning.results import results_are_written, write_results
 from psiflow_core.learning.settings import Settings
+from psiflow_core.models import ModelFile, TrainedPotential
 from psiflow_core.sampling import batch_size
 from psiflow_core.store import Journal, Store, read_label
 from psiflow_core.structures import Plain, digest, isolated_atom, to_plain, with_label
@@ -123,8 +124,8 @@ class _Session:
         proposals += self._proposals("test", campaign.test)
         self._append("proposed", {"candidates": proposals})
         if campaign.model is not None:
-            campaign.model.save(self._store.models / "given")
-            self._append("adopted", {"members": [_adopted(member.to_plain()) for member in campaign.model.members]})
+            kept = TrainedPotential.load(campaign.model.save(self._store.models / "given"))
+            self._append("adopted", {"members": [self._adopted(member) for member in kept.members]})
 
     def events(self) -> Iterator[None]:
         """Start, wait, write down; yields after every change, and ends with the campaign."""
@@ -225,6 +226,11 @@ class _Session:
             proposal["file"] = self._store.relative(str(file))
         return proposals
 
+    def _adopted(self, member: ModelFile) -> Plain:
+        """A member that came with the request, as one that was trained; nobody knows its errors."""
+        model = member.to_plain() | {"path": self._store.relative(str(member.path))}
+        return {"model": model, "errors": {}, "steps": 0, "history": [], "seconds": 0.0}
+
     def _resolved(self, campaign: Campaign) -> Settings:
         """The settings, with the number of batched walkers chosen where it is left to psiflow."""
         settings = campaign.learning
@@ -246,10 +252,6 @@ def _raise_failed_check(outcome: Outcome) -> None:
     }
     kind = kinds.get(outcome.failure["type"], CampaignError)
     raise kind(outcome.failure["message"])
-
-
-def _adopted(model: Plain) -> Plain:
-    return {"model": model, "errors": {}, "steps": 0, "history": [], "seconds": 0.0}
 
 
 @contextlib.contextmanager
