@@ -27,7 +27,7 @@ benchmarks: $(VENV)/.test
 	$(BIN)/python benchmarks/openmm_step.py
 	$(BIN)/python benchmarks/batched_walkers.py
 	$(BIN)/python benchmarks/task_overhead.py
-	$(BIN)/python benchmarks/schedules.py
+	PYTHONPATH=benchmarks $(BIN)/python benchmarks/schedules.py
 
 clean:
 	rm -rf $(VENV) campaigns

@@ -1,6 +1,6 @@
 """Sequential against concurrent: the same small campaign, wall time to the same number of labels.
 
-    python benchmarks/schedules.py [--labels 60] [--rounds 2]
+    PYTHONPATH=benchmarks python benchmarks/schedules.py [--labels 60] [--rounds 2]   (workers import this file)
 
 A MACE committee of two learns GFN2-xTB (tblite) for acetaldehyde on two local workers. A label is made to
 cost what a small DFT calculation does by a pause of `--pause` seconds, so that the schedule, and not the

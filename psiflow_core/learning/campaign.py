@@ -123,6 +123,11 @@ class Generation:
         """How many labels it knows."""
         return len(self.training) + len(self.validation)
 
+    @property
+    def models(self) -> list[Plain]:
+        """Path and digest of each member's weights, in the order of the members."""
+        return [self.members[number]["model"] for number in sorted(self.members)]
+
     def mean_error(self, name: str) -> float:
         """An error averaged over the members."""
         return sum(member["errors"][name] for member in self.members.values()) / len(self.members)

@@ -117,8 +117,7 @@ class Dispatch:
 
     def members(self, generation: Generation) -> list[Plain]:
         """The model files of a generation, in the order of the members."""
-        models = [generation.members[number]["model"] for number in sorted(generation.members)]
-        return [model | {"path": str(self._store.absolute(model["path"]))} for model in models]
+        return [model | {"path": str(self._store.absolute(model["path"]))} for model in generation.models]
 
     def _label(self, task: Task, state: State) -> Plain:
         candidate = state.candidates[task.about["candidate"]]

@@ -14,12 +14,12 @@ from pydantic import field_validator
 
 from psiflow_core.components import Component, Kind, Spec
 from psiflow_core.context import Context
-from psiflow_core.errors import OptionError
+from psiflow_core.errors import CampaignError, OptionError
 from psiflow_core.learning.campaign import State
 from psiflow_core.learning.driver import Driver
 from psiflow_core.learning.records import Campaign
 from psiflow_core.learning.settings import Settings
-from psiflow_core.models import TrainedPotential
+from psiflow_core.models import ModelFile, TrainedPotential
 from psiflow_core.plugins import as_spec
 from psiflow_core.structures import Plain, check, read
 
@@ -93,20 +93,28 @@ class OnlineLearning(Settings):
         else:
             with Context(folder=Path(folder) / "pools") as own:
                 state = driver.run(own)
-        return Result(Path(folder).absolute(), state)
+        return Result(Path(folder).absolute(), state, self.potential)
 
 
 class Result:
     """What a campaign came to."""
 
-    def __init__(self, folder: Path, state: State) -> None:
+    def __init__(self, folder: Path, state: State, potential: Spec) -> None:
         self.folder = folder
         self.state = state
+        self._spec = potential
 
     @cached_property
     def potential(self) -> TrainedPotential:
-        """The final committee."""
-        return TrainedPotential.load(self.folder / "potential")
+        """The final committee; it stays what it is when the campaign goes on.
+
+        Raises:
+            CampaignError: the campaign ended before there was a first model.
+        """
+        if self.state.newest is None:
+            raise CampaignError(f"the campaign in {self.folder} has no model: {self.state.message}")
+        models = self.state.newest.models
+        return TrainedPotential(self._spec, [ModelFile(self.folder / one["path"], one["digest"]) for one in models])
 
     @cached_property
     def dataset(self) -> list[Atoms]:
