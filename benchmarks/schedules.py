@@ -27,8 +27,8 @@ HERE = Path(__file__).parent
 class SlowXTB(TBLite):  # type: ignore[misc]
     """GFN2-xTB that takes its time."""
 
-    def __init__(self, pause: float = 1.0) -> None:
-        super().__init__(method="GFN2-xTB", verbosity=0)
+    def __init__(self, pause: float = 1.0, **parameters: Any) -> None:
+        super().__init__(method="GFN2-xTB", verbosity=0, **parameters)
         self._pause = pause
 
     def calculate(self, atoms: Any = None, properties: Any = None, system_changes: Any = all_changes) -> None:
