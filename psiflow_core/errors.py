@@ -62,20 +62,6 @@ class WorkerLost(PsiflowError):
     """The process that ran a task died before the task ended."""
 
 
-class TaskFailed(PsiflowError):
-    """A task ended in a failure on its worker.
-
-    ``type`` is the name of the exception class there, ``reason`` the word that failures are counted by,
-    ``trace`` the worker's traceback. Exceptions do not cross process borders; this text does.
-    """
-
-    def __init__(self, message: str, type: str = "Exception", reason: str = "error", trace: str = "") -> None:
-        super().__init__(message)
-        self.type = type
-        self.reason = reason
-        self.trace = trace
-
-
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A suggestion to end a message with, empty when nothing known resembles ``name``."""
     close = get_close_matches(name, list(known), n=1, cutoff=0.6)
