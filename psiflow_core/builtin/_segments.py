@@ -80,13 +80,14 @@ def read_state(sampler: Sampler, walker: Walker) -> Plain:
     """
     if walker.state is None:
         return {}
+    stranger = StructureError(f"the walker's state is not of sampler '{sampler.name}'; start it anew, without a state")
     try:
-        state = decode(walker.state.decode(), always_array=False)
-        if state["sampler"] == sampler.name:
-            return dict(state)
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise StructureError(f"the walker's state is not of sampler '{sampler.name}'; start it anew, without a state")
+        state = dict(decode(walker.state.decode(), always_array=False))
+    except (ValueError, TypeError) as error:
+        raise stranger from error
+    if state.get("sampler") != sampler.name:
+        raise stranger
+    return state
 
 
 def _label(atoms: Atoms) -> Label:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import signal
@@ -23,6 +24,7 @@ from psiflow_core import guard
 from psiflow_core.cli import app, components, main
 from psiflow_core.cli.components import bounds, named, options, type_text
 from psiflow_core.components import Component
+from psiflow_core.errors import CampaignError
 from psiflow_core.learning.records import read_campaign
 from psiflow_core.models import TrainedPotential
 from psiflow_core.plugins import Registry, registry
@@ -385,10 +387,8 @@ def _wait_for(condition: Callable[[], bool], driver: subprocess.Popen[str]) -> N
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         assert driver.poll() is None, driver.communicate()[1]
-        try:
+        with contextlib.suppress(CampaignError):  # the journal is just being made
             if condition():
                 return
-        except Exception:  # the journal is just being made
-            pass
         time.sleep(0.1)
     pytest.fail("the campaign did not come that far within a minute")
