@@ -33,7 +33,7 @@ class Graph:
     cell: Array
     """Shape (3, 3); the unit matrix for structures that have no volume. [Å]"""
     has_stress: bool
-    """Whether it is periodic and has a volume."""
+    """Whether it is periodic in all three directions."""
 
     def __len__(self) -> int:
         return len(self.species)
@@ -70,7 +70,7 @@ class GraphBuilder:
             edges=np.stack([i, j]).astype(np.int64),
             unit_shifts=shifts.astype(float),
             cell=cell,
-            has_stress=bool(periodic.any()) and atoms.cell.rank == 3,
+            has_stress=bool(periodic.all()) and atoms.cell.rank == 3,
         )
 
     def _stranger(self, atoms: Atoms) -> str:

@@ -41,7 +41,7 @@ class Dynamics:
         self._step = walker.step
         self._surface = EnergySurface(forces, walker.structure)
         for_momenta, for_thermostat, for_barostat = np.random.SeedSequence(seed).generate_state(3)
-        self._engine = _engine.Engine(sampler, self._masses, self._surface, 1 + int(for_thermostat) % (2**31 - 2))
+        self._engine = _engine.Engine(sampler, self._masses, self._surface, int(for_thermostat))
         self._barostat = _barostat(sampler, len(walker.structure), int(for_barostat))
         state = _state.unpack(walker.state, self._owner(walker.structure))
         if state is not None:
@@ -67,14 +67,14 @@ class Dynamics:
         """The walker as it is, ready to go on."""
         structure = self._surface.bare(self._engine.positions(), self._surface.cell, self._momenta())
         barostat = self._barostat.state() if self._barostat is not None else None
-        state = _state.State(self._engine.checkpoint(), barostat)
+        state = _state.State(*self._engine.state(), barostat)
         return Walker(structure, _state.pack(state, self._owner(structure)), self._step)
 
     def _owner(self, structure: Atoms) -> str:
         return _state.owner(structure, self._sampler.options(), _engine.version)
 
     def _restore(self, state: _state.State) -> None:
-        self._engine.restore(state.checkpoint)
+        self._engine.restore(state.checkpoint, state.noise)
         if self._barostat is not None and state.barostat is not None:
             self._barostat.restore(state.barostat)
 

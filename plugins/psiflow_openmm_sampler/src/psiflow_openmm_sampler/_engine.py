@@ -4,8 +4,7 @@ Only one force acts in the system, a `PythonForce` that asks the walker's energy
 the surface takes care of periodicity, so that cells of any shape and orientation stay as the user gave them,
 and positions are never wrapped.
 
-The CPU platform with one thread is used, for its random numbers belong to a context; those of the Reference
-platform belong to the process.
+The Reference platform is used: all that OpenMM computes is the integration, in double precision.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ import openmm
 from ase import units
 
 from psiflow_core.structures import Array
+from psiflow_openmm_sampler._langevin import LangevinMiddle
 from psiflow_openmm_sampler._surface import EnergySurface
 from psiflow_openmm_sampler.sampler import OpenMM
 
@@ -37,19 +37,18 @@ class Engine:
             sampler: its options.
             masses: shape (atoms,). [amu]
             surface: energy and forces.
-            seed: of the thermostat's random numbers, 1 ≤ seed < 2³¹ (0 would ask OpenMM for a random one).
+            seed: of the thermostat's random numbers.
         """
         self._force = _Force(surface)
-        self._integrator = _integrator(sampler, seed)
+        self._langevin = _langevin(sampler, masses, seed)
+        self._integrator = self._langevin.integrator if self._langevin else _deterministic(sampler)
         system = _system(masses, self._force, still=sampler.thermostat == "nose-hoover")
-        platform = openmm.Platform.getPlatformByName("CPU")
-        self._context = openmm.Context(
-            system, self._integrator, platform, {"Threads": "1", "DeterministicForces": "true"}
-        )
+        self._context = openmm.Context(system, self._integrator, openmm.Platform.getPlatformByName("Reference"))
 
     def step(self, steps: int) -> None:
         """Take time steps. Whatever the surface raises leaves as it came."""
-        self._run(lambda: self._integrator.step(steps))
+        mover = self._langevin or self._integrator
+        self._run(lambda: mover.step(steps))
 
     def minimise(self, steps: int, reached: Callable[[int, Array], bool]) -> None:
         """Go down by L-BFGS.
@@ -80,13 +79,15 @@ class Engine:
         """The inverse of `velocities`."""
         self._context.setVelocities(velocities * (PS / NM))
 
-    def checkpoint(self) -> bytes:
-        """All that OpenMM needs to go on exactly."""
-        return bytes(self._context.createCheckpoint())
+    def state(self) -> tuple[bytes, dict[str, Any] | None]:
+        """All that is needed to go on exactly: OpenMM's checkpoint, and the thermostat's random stream if it has one."""
+        return bytes(self._context.createCheckpoint()), self._langevin.state() if self._langevin else None
 
-    def restore(self, checkpoint: bytes) -> None:
-        """Go on from where `checkpoint` was taken, in the same system."""
+    def restore(self, checkpoint: bytes, noise: dict[str, Any] | None) -> None:
+        """Go on from where `state` was taken, in the same system."""
         self._context.loadCheckpoint(checkpoint)
+        if self._langevin and noise is not None:
+            self._langevin.restore(noise)
 
     def _run(self, action: Callable[[], None]) -> None:
         try:
@@ -144,15 +145,18 @@ def _system(masses: Array, force: _Force, still: bool) -> Any:
     return system
 
 
-def _integrator(sampler: OpenMM, seed: int) -> Any:
+def _langevin(sampler: OpenMM, masses: Array, seed: int) -> LangevinMiddle | None:
+    temperature = sampler.target_temperature()
+    if temperature is None or sampler.thermostat == "nose-hoover":
+        return None
+    return LangevinMiddle(temperature, sampler.friction, sampler.timestep / 1000, masses, seed)
+
+
+def _deterministic(sampler: OpenMM) -> Any:
     timestep = sampler.timestep / 1000  # [ps]
     if sampler.target_temperature() is None:
         return openmm.VerletIntegrator(timestep)
-    if sampler.thermostat == "nose-hoover":
-        return openmm.NoseHooverIntegrator(sampler.temperature, sampler.friction, timestep)
-    integrator = openmm.LangevinMiddleIntegrator(sampler.temperature, sampler.friction, timestep)
-    integrator.setRandomNumberSeed(seed)
-    return integrator
+    return openmm.NoseHooverIntegrator(sampler.temperature, sampler.friction, timestep)
 
 
 def _plain(quantity: Any) -> Array:

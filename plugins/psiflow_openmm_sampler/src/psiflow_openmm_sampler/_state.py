@@ -11,19 +11,21 @@ from ase import Atoms
 
 from psiflow_core.structures import Plain, canonical
 
-FORMAT = b"psiflow-openmm-1\n"
+FORMAT = b"psiflow-openmm-2\n"
 
 
 class State(NamedTuple):
     checkpoint: bytes
-    """OpenMM's: positions, velocities, random stream and thermostat."""
+    """OpenMM's: positions, velocities, and what a deterministic thermostat keeps."""
+    noise: Plain | None
+    """Langevin's random stream; None without it."""
     barostat: Plain | None
     """None without one."""
 
 
 def pack(state: State, owner: str) -> bytes:
     """The state as bytes, with the name of its owner in front."""
-    header = canonical({"owner": owner, "barostat": state.barostat})
+    header = canonical({"owner": owner, "noise": state.noise, "barostat": state.barostat})
     return FORMAT + header + b"\n" + state.checkpoint
 
 
@@ -36,7 +38,7 @@ def unpack(packed: bytes | None, owner: str) -> State | None:
         return None
     header, _, checkpoint = packed.removeprefix(FORMAT).partition(b"\n")
     said: dict[str, Any] = json.loads(header)
-    return State(checkpoint, said["barostat"]) if said["owner"] == owner else None
+    return State(checkpoint, said["noise"], said["barostat"]) if said["owner"] == owner else None
 
 
 def owner(structure: Atoms, options: Plain, engine: str) -> str:
