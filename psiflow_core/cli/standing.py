@@ -87,8 +87,8 @@ def _next(state: State, driver: str | None, folder: Path) -> Iterator[Text]:
     elif state.finished is None:
         yield _line("driver  none: run the same script, or psiflow run, again, and it goes on from here")
     elif state.finished == "failed":
-        yield _line("driver  none: mend the cause (an engine, memory, disk space) and run the campaign again: what failed")
-        yield _line("        is then tried once more. Another reference or potential needs a folder of its own")
+        yield _line("driver  none: mend the cause (an engine, memory, disk space) and run the campaign again:")
+        yield _line("        what failed is then tried once more; another reference or potential needs another folder")
     else:
         yield _line("driver  none: the campaign is finished; run it again with a larger budget to go on")
         yield _line(f"report  {folder / 'report.html'}")

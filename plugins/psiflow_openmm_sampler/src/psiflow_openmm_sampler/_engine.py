@@ -80,7 +80,7 @@ class Engine:
         self._context.setVelocities(velocities * (PS / NM))
 
     def state(self) -> tuple[bytes, dict[str, Any] | None]:
-        """All that is needed to go on exactly: OpenMM's checkpoint, and the thermostat's random stream if it has one."""
+        """All that is needed to go on exactly: OpenMM's checkpoint, and Langevin's random stream."""
         return bytes(self._context.createCheckpoint()), self._langevin.state() if self._langevin else None
 
     def restore(self, checkpoint: bytes, noise: dict[str, Any] | None) -> None:
