@@ -157,7 +157,8 @@ class Context:
             app_kwargs={},
         )
         self._running[key] = pool
-        future.add_done_callback(lambda done: self._ended.put(_outcome(key, done)))
+        ended = self._ended
+        future.add_done_callback(lambda done: ended.put(_outcome(key, done)))
 
     def completed(self, timeout: float = 1.0) -> Iterator[Outcome]:
         """The outcomes that are there, after waiting for the first one at most ``timeout`` seconds."""
@@ -202,8 +203,14 @@ class Context:
         finally:
             guard.end(started)
             self._running.clear()
+            self._ended = queue.SimpleQueue()
             if self._own_folder is not None:
                 self._own_folder.cleanup()
+
+    def abandon(self) -> None:
+        """End the pools if tasks are under way: whoever waited for them has left. The next task starts new ones."""
+        if self._running:
+            self.close()
 
     def _orphaned(self) -> Iterator[Outcome]:
         """Tasks of a pool whose interchange has died: Parsl would wait for them for ever."""

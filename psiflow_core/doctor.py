@@ -85,6 +85,8 @@ def plugins() -> Iterator[Finding]:
     for point, cause in found.broken.items():
         fix = "reinstall the distribution that it belongs to, or uninstall it: pip uninstall NAME"
         yield Finding("bad", f"plugin {point}", f"does not load: {cause}", fix)
+    for (kind, name), clash in found.clashes.items():
+        yield Finding("bad", f"{kind} {name}", clash, "keep one of the two distributions: pip uninstall NAME")
 
 
 def campaign_folder(folder: Path) -> Iterator[Finding]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import base64
 import importlib
 import json
+import math
 import os
+import shutil
 import socket
 import time
 import traceback
@@ -38,10 +40,13 @@ from psiflow_core.errors import EngineMissing, ReferenceFailed
 from psiflow_core.models import ModelFile, copy_atomically, file_digest, load_members, write_atomically
 from psiflow_core.plugins import build, registry
 from psiflow_core.predictors import Committee
-from psiflow_core.sampling import UNCERTAIN, Checked, Limits, Visited, sample_together
+from psiflow_core.sampling import Checked, Limits, Visited, sample_together
 from psiflow_core.structures import Label, Plain, digest, from_plain, sha256, to_plain, with_label
 
 RESULT = "result.json"
+
+CHUNK = 64
+"""Structures that an evaluation predicts at once."""
 
 
 def perform(kind: str, task: Plain) -> Plain:
@@ -54,7 +59,8 @@ def perform(kind: str, task: Plain) -> Plain:
     start = time.perf_counter()
     outcome: Plain
     try:
-        outcome = {"value": TASKS[kind](task)}
+        value = TASKS[kind](task)
+        outcome = {"value": json.loads(json.dumps(value))}  # no plugin's own types cross the border
     except Exception as error:  # failures cross the border as text, with the name of their type
         outcome = {"failure": failure(error)}
     outcome["seconds"] = time.perf_counter() - start
@@ -66,9 +72,10 @@ def perform(kind: str, task: Plain) -> Plain:
 
 def failure(error: BaseException) -> Plain:
     """An exception as plain data."""
+    reason = error.reason if isinstance(error, ReferenceFailed) else "error"
     return {
         "type": type(error).__name__,
-        "reason": getattr(error, "reason", "error"),
+        "reason": reason,
         "message": str(error) or type(error).__name__,
         "trace": "".join(traceback.format_exception(error)),
     }
@@ -90,11 +97,11 @@ def engine(task: Plain) -> Plain:
 
 
 def label(task: Plain) -> Plain:
-    """A label, from the store or computed and put there; returns where it is."""
+    """A label, from the store or computed and put there."""
     spec, structure = Spec.from_plain(task["reference"]), from_plain(task["structure"])
     file = label_file(Path(task["labels"]), spec, structure)
     if file.is_file():
-        return {"file": str(file), "cached": True}
+        return {"cached": True}
     reference = cast(Reference, build(spec))
     require_engine(reference)
     scratch = _attempt(Path(task["folder"]))
@@ -108,11 +115,12 @@ def label(task: Plain) -> Plain:
         "seconds": time.perf_counter() - start,
     }
     write_json(file, record)
-    return {"file": str(file), "cached": False}
+    shutil.rmtree(scratch, ignore_errors=True)
+    return {"cached": False}
 
 
 def train(task: Plain) -> Plain:
-    """One member of a committee; the weights are copied into the folder of models under their hash."""
+    """One member of a committee; the weights are copied into the folder of models, named by their hash."""
     potential = cast(Potential, build(Spec.from_plain(task["potential"])))
     require_engine(potential)
     manifest = json.loads(Path(task["manifest"]).read_text())
@@ -135,7 +143,7 @@ def train(task: Plain) -> Plain:
     kept = Path(task["weights"]) / f"{weights}{result.model.suffix}"
     copy_atomically(result.model, kept)
     return {
-        "model": ModelFile(kept, weights).to_plain(),
+        "model": {"path": kept.name, "digest": weights},
         "steps": result.steps,
         "errors": result.errors,
         "history": result.history,
@@ -157,9 +165,11 @@ def sample(task: Plain) -> Plain:
         committee=Committee(members),
         limits=Limits.model_validate(task["limits"]),
     )
-    folder = _attempt(Path(task["folder"]))
+    folder, structures = Path(task["folder"]), Path(task["candidates"])
+    attempt = _attempt(folder)
     walkers = zip(task["walkers"], visits, strict=True)
-    return {"walkers": [_visited(plain["walker"], visit, folder, Path(task["candidates"])) for plain, visit in walkers]}
+    told = [_visited(plain["walker"], visit, attempt, structures) for plain, visit in walkers]
+    return {"walkers": [{**one, **_inside(folder, one)} for one in told]}
 
 
 def score(task: Plain) -> Plain:
@@ -171,7 +181,7 @@ def score(task: Plain) -> Plain:
     answers = Committee(load_members(spec, files, resources.device)).predict(
         [from_plain(record["structure"]) for record in records]
     )
-    return {"deviations": [0.0 if one.deviation is None else float(one.deviation.max()) for one in answers]}
+    return {"deviations": [_need(one) for one in answers]}
 
 
 def evaluate(task: Plain) -> Plain:
@@ -182,10 +192,12 @@ def evaluate(task: Plain) -> Plain:
     for generation in task["generations"]:
         files = [ModelFile.from_plain(plain) for plain in generation]
         committee = Committee(load_members(spec, files, resources.device))
-        predictions.append([_prediction(answer) for answer in committee.predict(structures)])
-    target = _attempt(Path(task["folder"])) / "predictions.json"
+        chunks = [structures[n : n + CHUNK] for n in range(0, len(structures), CHUNK)]
+        predictions.append([_prediction(answer) for chunk in chunks for answer in committee.predict(chunk)])
+    folder = Path(task["folder"])
+    target = _attempt(folder) / "predictions.json"
     write_json(target, {"predictions": predictions})
-    return {"file": str(target), "digest": file_digest(target)}
+    return {"file": str(target.relative_to(folder)), "digest": file_digest(target)}
 
 
 def idle(task: Plain) -> Plain:
@@ -293,9 +305,10 @@ def _sampling_task(walker: Plain, task: Plain, resources: Resources) -> Sampling
 
 def _visited(number: int, visit: Visited, folder: Path, structures: Path) -> Plain:
     """What the driver is told of one walker; walker, trajectory and candidate go into files."""
+    met = {"candidate": _write_candidate(visit.most_uncertain, structures)} if visit.most_uncertain else {}
     if visit.segment is None:
         error = cast(BaseException, visit.error)
-        return {"walker": number, "failure": failure(error)}
+        return {"walker": number, "failure": failure(error), **met}
     segment = visit.segment
     state = segment.walker.state
     file = folder / f"walker-{number}.json"
@@ -318,9 +331,18 @@ def _visited(number: int, visit: Visited, folder: Path, structures: Path) -> Pla
     }
     if segment.frames:
         told["trajectory"] = _write_trajectory(folder / f"walker-{number}.xyz", segment.frames)
-    if visit.most_uncertain and segment.stopped in (None, UNCERTAIN):
-        told["candidate"] = _write_candidate(visit.most_uncertain, structures)
-    return told
+    return told | met
+
+
+def _inside(folder: Path, told: Plain) -> Plain:
+    """The files that are told of, as seen from the task's folder: it may be moved."""
+    return {name: str(Path(told[name]).relative_to(folder)) for name in ("file", "trajectory") if name in told}
+
+
+def _need(answer: Prediction) -> float:
+    """How much a committee disagrees; without limit where it gives no number. [eV/Å]"""
+    largest = 0.0 if answer.deviation is None else float(answer.deviation.max())
+    return largest if math.isfinite(largest) else math.inf
 
 
 def _write_trajectory(file: Path, frames: Sequence[Atoms]) -> str:

@@ -58,7 +58,8 @@ def read_request(file: Path) -> Request:
     options = {key: value for key, value in given.items() if key in OnlineLearning.model_fields}
     for kind in COMPONENTS:
         options[kind] = component(kind, given[kind], kind)
-    paths = {key: file.absolute().parent / _path(key, given[key]) for key in PATHS if given.get(key) is not None}
+    own = file.absolute().parent
+    paths = {key: own / _path(key, given[key]) for key in PATHS if given.get(key) is not None}
     return Request(OnlineLearning(**options), paths, _pools(given.get("context")))
 
 
@@ -88,10 +89,10 @@ def _load(file: Path) -> Plain:
     return given
 
 
-def _path(key: str, given: object) -> str:
+def _path(key: str, given: object) -> Path:
     if not isinstance(given, str):
         raise OptionError(f"{key}: write a path, not {given!r}")
-    return given
+    return Path(given).expanduser()
 
 
 def _pools(given: object) -> dict[str, Spec]:

@@ -59,6 +59,8 @@ class Candidate:
     """The model's error once the label was there."""
     file: str | None = None
     """The label."""
+    starts: int = 0
+    """How often its walker had started over when it was met."""
     discarded: bool = False
     """Labelled, but too far from the model to be trained on."""
     reason: str = ""
@@ -93,6 +95,12 @@ class WalkerRecord:
     """Mean over its last segment. [K]"""
     stopped: str | None = None
     """Why its last segment ended early."""
+    recalled: str | None = None
+    """Why it starts over when it is back from the segment under way."""
+    idle: int = 0
+    """Segments in a row, of this generation, that gave no candidate."""
+    astray: int = 0
+    """How many of them ended with a walker that had to start over."""
 
     def set_off(self) -> None:
         """Begin a segment; from the start, if the last one came to the trajectory's own end."""
@@ -102,8 +110,12 @@ class WalkerRecord:
 
     def reset(self, reason: str) -> None:
         """Go back to the starting structure."""
-        self.file = self.digest = self.waiting_for = self.settled = None
+        self.file = self.digest = self.waiting_for = self.settled = self.recalled = None
         self.resets[reason] += 1
+
+    def progress(self) -> None:
+        """Something new was met, or there is a new model: what came of nothing is counted anew."""
+        self.idle = self.astray = 0
 
 
 @dataclass
@@ -115,6 +127,8 @@ class Generation:
     """Candidates that it learned from."""
     validation: list[int]
     final: bool
+    committee: int
+    """How many members it will have."""
     members: dict[int, Plain] = field(default_factory=dict)
     """By member: model file and hash, errors, steps, history, seconds."""
 
@@ -154,6 +168,15 @@ class Failure:
     """Whether it was started once more."""
     type: str = ""
     """The exception's class."""
+    attempts: int = 1
+    """How often the task had been started by then."""
+    whole: bool = True
+    """Whether all of the task failed, and not only one walker of it."""
+
+
+def label_task(candidate: Candidate) -> str:
+    """The name of the task that labels a candidate."""
+    return f"label-{candidate.id:05d}"
 
 
 @dataclass
@@ -173,10 +196,6 @@ class State:
     failures: list[Failure] = field(default_factory=list)
     started: Counter[str] = field(default_factory=Counter)
     """Tasks by kind, for their names."""
-    quiet: int = 0
-    """Segments in a row that gave no candidate, those that went astray apart."""
-    astray: int = 0
-    """Segments in a row after which a walker had to start over."""
     evaluation: Plain | None = None
     evaluated: int = -1
     """The number of labels that the last evaluation saw."""
@@ -194,6 +213,8 @@ class State:
     """Seconds that drivers ran."""
     time: float = 0.0
     """When the last event was written. [s since the epoch]"""
+    last: int = 0
+    """Its number."""
     steps: int = 0
     """Sampling steps of all walkers."""
 
@@ -207,9 +228,7 @@ class State:
     def in_training(self) -> Generation | None:
         """The generation that is being trained."""
         last = self.generations[-1] if self.generations else None
-        return last if last and len(last.members) < self._committee else None
-
-    _committee: int = 1
+        return last if last and len(last.members) < last.committee else None
 
     def of(self, *origins: Origin) -> list[Candidate]:
         """Candidates by where they come from."""

@@ -16,10 +16,12 @@ from ase import Atoms
 
 from psiflow_core.components import Spec
 from psiflow_core.context import Outcome, Work
+from psiflow_core.errors import ModelCorrupt
 from psiflow_core.learning.campaign import WORK, Candidate, Generation, State, Task
 from psiflow_core.learning.metrics import error_at
 from psiflow_core.learning.settings import Settings
 from psiflow_core.learning.walkers import derive_seed
+from psiflow_core.models import ModelFile
 from psiflow_core.store import Store, read_label
 from psiflow_core.structures import Plain, from_plain, label_of, sha256, to_plain
 from psiflow_core.tasks import label_file, write_json
@@ -34,8 +36,6 @@ class Order:
 
     task: Task
     work: Work
-    key: str
-    """The hash of its content."""
     input: Plain
 
     @property
@@ -78,18 +78,16 @@ class Dispatch:
         content = make[task.kind](task, state)
         key = sha256([task.kind, _without_paths(content)])
         content["folder"] = str(self._store.tasks / f"{task.id}-{key[:8]}")
-        return Order(task, cast(Work, WORK[task.kind]), key, content)
+        return Order(task, cast(Work, WORK[task.kind]), content)
 
     def known(self, order: Order) -> Outcome | None:
         """The outcome, where it is there already: a label in the store, or a result that outlived a driver."""
-        if order.task.kind == "label":
-            file = label_file(self._store.labels, self._reference, from_plain(order.input["structure"]))
-            if file.is_file():
-                return Outcome(order.task.id, {"file": str(file), "cached": True}, None)
         found = self._store.result(order.folder)
-        if found is None or "value" not in found:
-            return None
-        return Outcome(order.task.id, found["value"], None, found["seconds"], found["worker"])
+        if found is not None and "value" in found and self._intact(order, found["value"]):
+            return Outcome(order.task.id, found["value"], None, found["seconds"], found["worker"])
+        if order.task.kind == "label" and self._label_file(order).is_file():
+            return Outcome(order.task.id, {"cached": True}, None)
+        return None
 
     def event(self, order: Order, outcome: Outcome, state: State) -> tuple[str, Plain]:
         """Kind and data of the event that records how a task ended."""
@@ -99,18 +97,20 @@ class Dispatch:
         value = cast(Plain, outcome.value)
         about = order.task.about
         if order.task.kind == "label":
-            return "labelled", told | self._verdict(state.candidates[about["candidate"]], value)
+            verdict = self._verdict(state.candidates[about["candidate"]], self._label_file(order))
+            return "labelled", told | verdict | {"cached": value["cached"]}
         if order.task.kind == "train":
-            value["model"]["path"] = self._store.relative(value["model"]["path"])
-            result = value | {"seconds": outcome.seconds}
+            model = value["model"] | {"path": self._relative(self._store.models / value["model"]["path"])}
+            result = value | {"model": model, "seconds": outcome.seconds}
             return "trained", told | {"generation": about["generation"], "member": about["member"], "result": result}
         if order.task.kind == "sample":
-            return "sampled", told | {"walkers": [self._walker(plain) for plain in value["walkers"]]}
+            return "sampled", told | {"walkers": [self._walker(order, plain) for plain in value["walkers"]]}
         if order.task.kind == "score":
             return "scored", told | {"deviations": value["deviations"]}
         result = {
-            "file": self._store.relative(value["file"]),
+            "file": self._relative(order.folder / value["file"]),
             "digest": value["digest"],
+            "generations": [generation.number for generation in state.generations[: about["generation"] + 1]],
             "candidates": [candidate.id for candidate in state.candidates if evaluated(candidate)],
         }
         return "evaluated", told | {"generation": about["generation"], "result": result}
@@ -139,7 +139,7 @@ class Dispatch:
         parent = None
         if self._settings.training.warm_start and generation.number > 0 and not diverged:
             parent = self.members(state.generations[generation.number - 1])[about["member"]]
-        steps = self._settings.training.length(generation.number, generation.final)
+        steps = self._settings.training.length(parent is not None, generation.final)
         return {
             "potential": self._potential.to_plain(),
             **self._manifest(f"train-{generation.number:03d}", manifest, state),
@@ -211,9 +211,12 @@ class Dispatch:
         atoms = [read_label(self._store.absolute(atom.file or ""))[0] for atom in state.of("atom")]
         return {atom.get_chemical_formula(): label_of(atom).energy for atom in atoms}
 
-    def _verdict(self, candidate: Candidate, value: Plain) -> Plain:
+    def _label_file(self, order: Order) -> Path:
+        return label_file(self._store.labels, self._reference, from_plain(order.input["structure"]))
+
+    def _verdict(self, candidate: Candidate, file: Path) -> Plain:
         """Hold the label against what the model said of the structure when it chose it."""
-        labelled, record = read_label(value["file"])
+        labelled, record = read_label(file)
         prediction = self._store.structure(candidate.structure).get("prediction")
         error = None
         if prediction is not None and candidate.origin == "walker":
@@ -221,26 +224,41 @@ class Dispatch:
         thresholds = self._settings.walking.errors
         return {
             "candidate": candidate.id,
-            "file": self._store.relative(value["file"]),
-            "cached": value["cached"],
+            "file": self._relative(file),
             "cost": record["seconds"],
             "error": error,
             "reset": error is not None and thresholds.resets(error),
             "discard": error is not None and thresholds.discards(error),
         }
 
-    def _walker(self, told: Plain) -> Plain:
-        for name in ("file", "trajectory"):
-            if name in told:
-                told[name] = self._store.relative(told[name])
-        return told
+    def _walker(self, order: Order, told: Plain) -> Plain:
+        files = {name: told[name] for name in ("file", "trajectory") if name in told}
+        return told | {name: self._relative(order.folder / file) for name, file in files.items()}
+
+    def _intact(self, order: Order, value: Plain) -> bool:
+        """Whether the files that a result speaks of are there, and are what it was made of."""
+        if order.task.kind == "label":
+            return self._label_file(order).is_file()
+        files: list[Plain] = []
+        if order.task.kind == "train":
+            files = [{"file": self._store.models / value["model"]["path"], "digest": value["model"]["digest"]}]
+        if order.task.kind in ("sample", "evaluate"):
+            files = [one for one in value.get("walkers", [value]) if "file" in one]
+        try:
+            for one in files:
+                ModelFile(order.folder / one["file"], one["digest"]).verified()
+        except ModelCorrupt:
+            return False
+        return True
+
+    def _relative(self, path: Path) -> str:
+        return self._store.relative(str(path))
 
     def _failure(self, order: Order, failure: Plain, state: State) -> Plain:
         attempts = state.attempts[order.task.id]
         again = self._settings.stopping.tries_again(failure["type"], failure["reason"], attempts)
-        folder = self._store.relative(str(order.folder))
         told = {name: failure[name] for name in ("type", "reason", "message", "trace")}
-        return told | {"again": again, "folder": folder}
+        return told | {"again": again, "folder": self._relative(order.folder)}
 
 
 def evaluated(candidate: Candidate) -> bool:

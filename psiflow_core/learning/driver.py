@@ -16,7 +16,7 @@ from psiflow_core.context import Context, Outcome, Work
 from psiflow_core.errors import CampaignError, EngineMissing, OptionError, PsiflowError, StructureError
 from psiflow_core.learning.campaign import State
 from psiflow_core.learning.dispatch import Dispatch, Order
-from psiflow_core.learning.ending import conclusion, exhausted
+from psiflow_core.learning.ending import conclusion, exhausted, still_closing
 from psiflow_core.learning.events import apply, fold
 from psiflow_core.learning.planning import plan
 from psiflow_core.learning.progress import Progress
@@ -25,10 +25,10 @@ from psiflow_core.learning.results import results_are_written, write_results
 from psiflow_core.learning.settings import Settings
 from psiflow_core.models import ModelFile, TrainedPotential
 from psiflow_core.sampling import batch_size
-from psiflow_core.store import Journal, Store, read_label
+from psiflow_core.store import Journal, Store
 from psiflow_core.structures import Plain, digest, isolated_atom, to_plain, with_label
 from psiflow_core.structures import label_of as label_in
-from psiflow_core.tasks import label_file, write_json
+from psiflow_core.tasks import write_json
 
 CHECK_PATIENCE = 600.0
 """How long workers may take to start and to answer a check: a batch system may let them wait. [s]"""
@@ -59,6 +59,7 @@ class Driver:
                 f"stopped; what workers have finished is kept in {self._store.folder}: run the same again to go on"
             ) from None
         finally:
+            context.abandon()
             journal.close()
             self._store.release()
 
@@ -72,10 +73,10 @@ class Driver:
                 session.propose()
                 for _ in session.events():
                     show("")
+        if not results_are_written(self._store, state):
+            write_results(self._store, state, self._campaign.components["potential"], session.dispatch)
         if state.finished == "failed":
             raise CampaignError(f"the campaign gave up: {state.message}. See psiflow status {self._store.folder}")
-        if session.new or not results_are_written(self._store):
-            write_results(self._store, state, self._campaign.components["potential"], session.dispatch)
         return state
 
 
@@ -100,7 +101,6 @@ class _Session:
         self._orders: dict[str, Order] = {}
         self._held: list[Outcome] = []
         self.state = self._opened()
-        self.new = self.state.finished is None
 
     def check(self) -> None:
         """Ask a worker of each kind whether its component works there with these structures."""
@@ -113,19 +113,21 @@ class _Session:
             _raise_failed_check(self._context.run(work, "check", task, CHECK_PATIENCE))
 
     def propose(self) -> None:
-        """Write down what is known before the first task: atoms, given data, bootstrap and test structures."""
-        if self.state.candidates:
-            return
+        """Write down what is known before the first task: atoms, structures, and a given model."""
+        if not self.state.candidates:
+            self._append("proposed", {"candidates": self._first_candidates()})
+        model = self._campaign.model
+        if model is not None and not self.state.generations:
+            kept = TrainedPotential.load(model.save(self._store.models / "given"))
+            self._append("adopted", {"members": [self._adopted(member) for member in kept.members]})
+
+    def _first_candidates(self) -> list[Plain]:
         campaign, learning = self._campaign, self.settings
         first = learning.bootstrap.make(campaign.start, learning.seed) if campaign.bootstraps else []
         proposals = self._proposals("atom", [isolated_atom(symbol) for symbol in campaign.species])
         proposals += self._given(campaign.data)
         proposals += self._proposals("bootstrap", first)
-        proposals += self._proposals("test", campaign.test)
-        self._append("proposed", {"candidates": proposals})
-        if campaign.model is not None:
-            kept = TrainedPotential.load(campaign.model.save(self._store.models / "given"))
-            self._append("adopted", {"members": [self._adopted(member) for member in kept.members]})
+        return proposals + self._proposals("test", campaign.test)
 
     def events(self) -> Iterator[None]:
         """Start, wait, write down; yields after every change, and ends with the campaign."""
@@ -203,26 +205,27 @@ class _Session:
             "context": self._context.describe(),
             "slots": self._context.capacity.slots,
             "host": socket.gethostname(),
+            "closing": still_closing(state, self.settings),
         }
         if state.finished in (None, "failed") or exhausted(state, self.settings) is None:
             apply(state, self._journal.append("opened", data), self.settings)
         return state
 
     def _proposals(self, origin: str, structures: Sequence[Atoms]) -> list[Plain]:
-        for structure in structures:
+        """What is proposed for these structures, each but once."""
+        unique = {digest(structure): structure for structure in structures}
+        for structure in unique.values():
             self._store.put_structure(structure)
-        return [{"structure": digest(structure), "origin": origin} for structure in structures]
+        return [{"structure": key, "origin": origin} for key in unique]
 
     def _given(self, data: Sequence[Atoms]) -> list[Plain]:
-        """Labels that came with the request go into the store like those that are computed."""
-        reference = self._campaign.components["reference"]
+        """Labels that came with the request: the campaign's own, for nobody knows who computed them."""
         proposals = self._proposals("initial", data)
-        for structure, proposal in zip(data, proposals, strict=True):
-            file = label_file(self._store.labels, reference, structure)
-            if not file.is_file():
-                record = {"structure": to_plain(with_label(structure, label_in(structure))), "seconds": 0.0}
-                write_json(file, record | {"reference": reference.to_plain(), "given": True})
-            read_label(file)
+        labelled = {digest(structure): structure for structure in data}
+        for proposal in proposals:
+            structure = labelled[proposal["structure"]]
+            file = self._store.given / f"{proposal['structure']}.json"
+            write_json(file, {"structure": to_plain(with_label(structure, label_in(structure))), "seconds": 0.0})
             proposal["file"] = self._store.relative(str(file))
         return proposals
 

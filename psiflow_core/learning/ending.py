@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
-from psiflow_core.learning.campaign import (
-    State,
-)
+from psiflow_core.learning.campaign import Candidate, Failure, State, label_task
 from psiflow_core.learning.settings import Settings
-from psiflow_core.learning.stopping import ATTEMPTS
+from psiflow_core.learning.stopping import MACHINE
 
 
 def conclusion(state: State, settings: Settings) -> tuple[str, str] | None:
@@ -32,6 +31,7 @@ REASONS = {
     "generations": "the budget of generations is spent",
     "hours": "the budget of hours is spent",
     "converged": "no walker meets anything that the potential does not know",
+    "stalled": "no walker meets anything new, but some do little else than start over",
 }
 
 
@@ -46,35 +46,52 @@ def exhausted(state: State, settings: Settings) -> str | None:
         return "generations"
     if budget.hours is not None and state.elapsed >= budget.hours * 3600:
         return "hours"
-    return "converged" if _converged(state, settings) else None
+    if not _nothing_new(state, settings) or all_astray(state, settings):
+        return None
+    return "stalled" if any(walker.astray > walker.idle / 2 for walker in state.walkers) else "converged"
 
 
-def _converged(state: State, settings: Settings) -> bool:
-    """Nothing new in many segments, or every walker has come to its own end."""
+def still_closing(state: State, settings: Settings) -> str | None:
+    """Why a campaign that was coming to its end still is, for budgets may be larger now."""
+    if state.closing in ("converged", "stalled"):
+        return state.closing
+    return exhausted(state, settings) if state.closing else None
+
+
+def _nothing_new(state: State, settings: Settings) -> bool:
+    """Every walker has had many segments without a candidate, or has come to its own end."""
     newest = state.newest
     if newest is None or state.label_pending or state.in_training:
         return False
-    settled = all(walker.settled is not None and walker.settled >= newest.number for walker in state.walkers)
     fresh = len(state.usable) > newest.known
-    quiet = state.quiet >= settings.stopping.patience * settings.walkers
-    return quiet or (settled and not fresh)
+    quiet = [walker.idle >= settings.stopping.patience for walker in state.walkers]
+    settled = [walker.settled is not None and walker.settled >= newest.number for walker in state.walkers]
+    return all(quiet) or (not fresh and all(map(max, quiet, settled)))
 
 
 def _fatal(state: State, settings: Settings) -> str | None:
     atoms = [atom for atom in state.of("atom") if atom.status == "failed"]
     if atoms:
-        return f"the reference cannot compute an isolated atom: {_last_message(state)}"
+        return f"the reference cannot compute an isolated atom: {_last_message(state, atoms)}"
     failed, labelled = state.count("failed"), state.count("labelled")
     if settings.stopping.gives_up(failed, failed + labelled):
-        return f"{failed} of {failed + labelled} labels failed; the last: {_last_message(state)}"
+        return f"{failed} of {failed + labelled} labels failed; the last: {_last_message(state, state.candidates)}"
     first = state.of("bootstrap", "initial")
     if first and all(candidate.status == "failed" for candidate in first):
-        return f"every structure to begin with failed; the last: {_last_message(state)}"
-    recent = state.failures[state.forgiven :]
-    given_up = [failure for failure in recent if failure.kind in ("train", "evaluate") and not failure.again]
+        return f"every structure to begin with failed; the last: {_last_message(state, first)}"
+    given_up = [failure for failure in state.failures[state.forgiven :] if _ends_all(failure)]
     if given_up:
-        return f"{given_up[-1].task} failed {ATTEMPTS} times; the last: {given_up[-1].message}"
+        last = given_up[-1]
+        times = "once" if last.attempts == 1 else f"{last.attempts} times"
+        return f"{last.task} failed {times}; the last: {last.message}"
     return _walkers_are_lost(state, settings)
+
+
+def _ends_all(failure: Failure) -> bool:
+    """Whether the campaign cannot go on without what failed."""
+    if failure.again or failure.type == "WalkerExploded":
+        return False
+    return failure.kind == "train" or (failure.kind == "sample" and failure.whole and failure.reason not in MACHINE)
 
 
 def _walkers_are_lost(state: State, settings: Settings) -> str | None:
@@ -85,15 +102,19 @@ def _walkers_are_lost(state: State, settings: Settings) -> str | None:
     if state.label_pending or newest.known < len(state.usable):
         return None
     reasons = Counter(reason for walker in state.walkers for reason in walker.resets.elements())
+    segments = sum(walker.astray for walker in state.walkers)
     return (
-        f"the last {state.astray} segments all ended with a walker that had to start over "
+        f"the last {segments} segments all ended with a walker that had to start over "
         f"({', '.join(f'{reason}: {count}' for reason, count in reasons.most_common(3))}); "
         "give more bootstrap structures, or a lower temperature"
     )
 
 
-def _last_message(state: State) -> str:
-    return state.failures[-1].message if state.failures else "no message"
+def _last_message(state: State, candidates: Sequence[Candidate]) -> str:
+    """Of the failures of these candidates' labels."""
+    tasks = {label_task(candidate) for candidate in candidates}
+    messages = [failure.message for failure in state.failures if failure.task in tasks]
+    return messages[-1] if messages else "no message"
 
 
 def final_is_trained(state: State, settings: Settings) -> bool:
@@ -105,4 +126,6 @@ def final_is_trained(state: State, settings: Settings) -> bool:
 
 
 def all_astray(state: State, settings: Settings) -> bool:
-    return state.astray >= settings.stopping.patience * settings.walkers
+    """Whether every walker has started over again and again, and done nothing else."""
+    patience = settings.stopping.patience
+    return all(walker.astray >= patience and walker.astray == walker.idle for walker in state.walkers)

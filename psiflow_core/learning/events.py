@@ -16,6 +16,8 @@ from psiflow_core.learning.campaign import (
     WalkerRecord,
 )
 from psiflow_core.learning.settings import Settings
+from psiflow_core.learning.stopping import MACHINE
+from psiflow_core.sampling import UNCERTAIN
 from psiflow_core.store import Event
 from psiflow_core.structures import Plain
 
@@ -32,8 +34,7 @@ def apply(state: State, event: Event, settings: Settings) -> None:
     """Let one event change the state."""
     if event.kind != "opened" and state.time:
         state.elapsed += event.time - state.time
-    state.time = event.time
-    state._committee = settings.committee
+    state.time, state.last = event.time, event.number
     APPLY[event.kind](state, event.data, settings)
 
 
@@ -43,14 +44,18 @@ def _opened(state: State, data: Plain, settings: Settings) -> None:
         state.walkers.append(WalkerRecord(len(state.walkers)))
     if state.finished is not None:
         _reopen(state)
-    elif state.closing != "converged":
-        state.closing = None  # budgets may be larger now; the driver looks again
+    else:
+        state.closing = data.get("closing")
 
 
 def _reopen(state: State) -> None:
     """Go on after the end: with a larger budget, or once what made the campaign give up is mended."""
     failed_before = state.finished == "failed"
-    state.closing, state.finished, state.forgiven, state.astray = None, None, len(state.failures), 0
+    state.closing, state.finished, state.forgiven = None, None, len(state.failures)
+    if failed_before:
+        state.attempts.clear()
+        for walker in state.walkers:
+            walker.progress()
     for candidate in state.candidates:
         if candidate.reason == UNNEEDED or (failed_before and candidate.status == "failed"):
             candidate.status, candidate.reason = "queued", ""
@@ -74,7 +79,8 @@ def _started(state: State, data: Plain, settings: Settings) -> None:
         state.walkers[number].set_off()
     if first and "upto" in task.about:
         training, validation = _split(state, task.about["upto"])
-        state.generations.append(Generation(task.about["generation"], training, validation, task.about["final"]))
+        number, final = task.about["generation"], task.about["final"]
+        state.generations.append(Generation(number, training, validation, final, settings.committee))
 
 
 def _labelled(state: State, data: Plain, settings: Settings) -> None:
@@ -85,20 +91,20 @@ def _labelled(state: State, data: Plain, settings: Settings) -> None:
     if candidate.discarded:
         candidate.reason = "discarded: too far from the model"
     if data["reset"] or data["discard"]:
-        for walker in _waiting(state, candidate.id):
-            walker.reset("model error")
+        _call_back(state, candidate)
 
 
 def _trained(state: State, data: Plain, settings: Settings) -> None:
     _ended(state, data)
     state.generations[data["generation"]].members[data["member"]] = data["result"]
     if state.in_training is None and not state.generations[-1].final:
-        state.quiet = state.astray = 0
+        for walker in state.walkers:
+            walker.progress()
 
 
 def _adopted(state: State, data: Plain, settings: Settings) -> None:
     members = dict(enumerate(data["members"]))
-    state.generations.append(Generation(0, [], [], final=False, members=members))
+    state.generations.append(Generation(0, [], [], final=False, committee=len(members), members=members))
 
 
 def _sampled(state: State, data: Plain, settings: Settings) -> None:
@@ -107,33 +113,38 @@ def _sampled(state: State, data: Plain, settings: Settings) -> None:
         walker = state.walkers[told["walker"]]
         walker.segments += 1
         walker.generation = task.about["generation"]
-        if "failure" in told:
-            _walker_failed(state, walker, task, told["failure"])
+        stopped = _walker_failed(state, walker, task, told["failure"]) if "failure" in told else told["stopped"]
+        if "failure" not in told:
+            _walker_moved(state, walker, told)
+        if walker.recalled:
+            walker.reset(walker.recalled)
         else:
-            _walker_moved(state, walker, told, settings)
+            _weigh(state, walker, told.get("candidate"), stopped, settings)
 
 
-def _walker_moved(state: State, walker: WalkerRecord, told: Plain, settings: Settings) -> None:
+def _walker_moved(state: State, walker: WalkerRecord, told: Plain) -> None:
     walker.file, walker.digest, walker.stopped = told["file"], told["digest"], told["stopped"]
     walker.steps += told["steps"]
     walker.temperature = told["averages"].get("temperature")
     state.steps += told["steps"]
-    proposal = told.get("candidate")
-    wanted = proposal is not None and (settings.committee == 1 or settings.selection.wanted(proposal["deviation"]))
     if told["finished"]:
         walker.settled = walker.generation
-    if wanted:
-        state.quiet = state.astray = 0
-        _propose(state, walker, told, settings)
-    elif told["stopped"]:
-        _start_over(state, walker, told["stopped"])
-    else:
-        state.quiet, state.astray = state.quiet + 1, 0
 
 
-def _propose(state: State, walker: WalkerRecord, told: Plain, settings: Settings) -> None:
+def _weigh(state: State, walker: WalkerRecord, met: Plain | None, stopped: str | None, settings: Settings) -> None:
+    """What a segment was good for: a candidate, and where the walker goes from here."""
+    if met is not None and (settings.committee == 1 or settings.selection.wanted(met["deviation"])):
+        walker.progress()
+        _propose(state, walker, met, stopped, settings)
+        return
+    walker.idle += 1
+    if stopped:
+        walker.astray += 1
+        walker.reset(stopped)
+
+
+def _propose(state: State, walker: WalkerRecord, proposal: Plain, stopped: str | None, settings: Settings) -> None:
     """Queue what the walker met. Walkers that move alike meet the same structure: that is one candidate."""
-    proposal = told["candidate"]
     candidate = next((one for one in state.of(*LEARNED) if one.structure == proposal["structure"]), None)
     if candidate is None:
         candidate = _add_candidate(
@@ -147,23 +158,36 @@ def _propose(state: State, walker: WalkerRecord, told: Plain, settings: Settings
             deviation=proposal["deviation"],
             need=proposal["deviation"],
             looked=walker.generation,
+            starts=walker.resets.total(),
         )
-    if told["stopped"] and (candidate.status in ("queued", "labelling") or candidate.usable):
+    if stopped == UNCERTAIN and (candidate.status in ("queued", "labelling") or candidate.usable):
         walker.waiting_for = candidate.id
-    elif told["stopped"]:
-        _start_over(state, walker, "label failed")
+    elif stopped:
+        walker.reset("label failed" if stopped == UNCERTAIN else stopped)
 
 
-def _start_over(state: State, walker: WalkerRecord, reason: str) -> None:
-    walker.reset(reason)
-    state.astray += 1
+def _call_back(state: State, candidate: Candidate) -> None:
+    """The model was wrong at this candidate: whoever waits for it, or has gone on from it, starts over."""
+    for walker in _waiting(state, candidate.id):
+        walker.reset("model error")
+    if candidate.walker is None:
+        return
+    author = state.walkers[candidate.walker]
+    if author.resets.total() > candidate.starts:
+        return
+    under_way = [*state.running.values(), *state.again]
+    if any(task.kind == "sample" and author.id in task.about["walkers"] for task in under_way):
+        author.recalled = "model error"
+    else:
+        author.reset("model error")
 
 
-def _walker_failed(state: State, walker: WalkerRecord, task: Task, failure: Plain) -> None:
-    walker.stopped = failure["type"]
-    _start_over(state, walker, failure["type"])
+def _walker_failed(state: State, walker: WalkerRecord, task: Task, failure: Plain) -> str:
+    """Write the failure down; returns its name."""
     reason = "exploded" if failure["type"] == "WalkerExploded" else failure["reason"]
-    state.failures.append(Failure(task.id, "sample", reason, failure["message"], False, failure["type"]))
+    state.failures.append(Failure(task.id, "sample", reason, failure["message"], False, failure["type"], whole=False))
+    walker.stopped = str(failure["type"])
+    return walker.stopped
 
 
 def _scored(state: State, data: Plain, settings: Settings) -> None:
@@ -186,7 +210,10 @@ def _evaluated(state: State, data: Plain, settings: Settings) -> None:
 
 def _failed(state: State, data: Plain, settings: Settings) -> None:
     task = _ended(state, data)
-    state.failures.append(Failure(task.id, task.kind, data["reason"], data["message"], data["again"], data["type"]))
+    attempts = state.attempts[task.id]
+    state.failures.append(
+        Failure(task.id, task.kind, data["reason"], data["message"], data["again"], data["type"], attempts)
+    )
     if data["again"]:
         state.again.append(task)
     elif task.kind == "label":
@@ -197,10 +224,13 @@ def _failed(state: State, data: Plain, settings: Settings) -> None:
     elif task.kind == "score":
         for number in task.about["candidates"]:
             state.candidates[number].looked = task.about["generation"]
-    elif task.kind == "sample":
-        for number in task.about["walkers"]:
-            state.walkers[number].segments += 1
-            _start_over(state, state.walkers[number], data["reason"])
+    elif task.kind == "sample" and data["reason"] in MACHINE:
+        for number in task.about["walkers"]:  # what they met may be what ends the worker
+            walker = state.walkers[number]
+            walker.segments += 1
+            _weigh(state, walker, None, data["reason"], settings)
+    elif task.kind == "evaluate":
+        state.evaluation, state.evaluated = None, task.about["generation"]
 
 
 def _closing(state: State, data: Plain, settings: Settings) -> None:

@@ -12,6 +12,7 @@ from psiflow_core.learning.campaign import (
     State,
     Task,
     WalkerRecord,
+    label_task,
 )
 from psiflow_core.learning.ending import all_astray, final_is_trained
 from psiflow_core.learning.settings import Settings
@@ -56,7 +57,7 @@ def _wanted(
 
 def _label_tasks(candidates: Iterable[Candidate]) -> Iterator[Task]:
     for candidate in candidates:
-        yield Task(f"label-{candidate.id:05d}", "label", {"candidate": candidate.id})
+        yield Task(label_task(candidate), "label", {"candidate": candidate.id})
 
 
 def _labels(state: State, settings: Settings) -> Iterator[Task]:

@@ -11,13 +11,14 @@ from typing import Any
 from ase import Atoms
 
 from psiflow_core.components import Spec
-from psiflow_core.errors import CampaignError, OptionError
+from psiflow_core.errors import CampaignError, OptionError, StructureError
 from psiflow_core.learning.campaign import State
 from psiflow_core.learning.events import fold
 from psiflow_core.learning.settings import Settings
 from psiflow_core.models import TrainedPotential
 from psiflow_core.store import Event, Journal, Store
 from psiflow_core.structures import Plain, digest, label_of, sha256, species
+from psiflow_core.tasks import trustworthy
 
 FREE = ("budget", "stopping", "walking.segment.batch", "walking.segment.stride")
 """What may change between two runs of a campaign: it changes what is still done, not what was done."""
@@ -36,8 +37,7 @@ class Campaign:
 
     def __post_init__(self) -> None:
         settings = self.learning
-        for structure in self.data:
-            label_of(structure)
+        self._check_data()
         if self.model is None and not self.data and settings.bootstrap.structures == 0:
             raise OptionError("there is nothing to begin with: bootstrap.structures=0, and neither data nor model")
         if self.model is not None and len(self.model.members) != settings.committee:
@@ -46,6 +46,19 @@ class Campaign:
             )
         if settings.walking.ramp is not None and "temperature" not in self.components["sampler"].options:
             raise OptionError(f"sampler '{self.components['sampler'].name}' has no temperature to ramp")
+
+    def _check_data(self) -> None:
+        """Refuse labels that nothing can be learned from, and tests that are not unseen."""
+        seen: dict[str, float] = {}
+        for number, structure in enumerate(self.data):
+            given, key = label_of(structure), digest(structure)
+            if not trustworthy(given, structure):
+                raise StructureError(f"data {number}: its energy, forces or stress are not finite, or not of its shape")
+            if seen.setdefault(key, given.energy) != given.energy:
+                raise StructureError(f"data {number}: another label of the same structure has another energy")
+        for number, structure in enumerate(self.test):
+            if digest(structure) in seen:
+                raise StructureError(f"test structure {number} is in the data too; leave it out of one of them")
 
     @property
     def bootstraps(self) -> bool:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import io
+import json
+
 import ase.io
 from ase import Atoms
 
 from psiflow_core.components import Spec
 from psiflow_core.learning.campaign import Candidate, State
 from psiflow_core.learning.dispatch import Dispatch
-from psiflow_core.models import ModelFile, TrainedPotential
+from psiflow_core.models import ModelFile, TrainedPotential, write_atomically
 from psiflow_core.store import Store, read_label
+from psiflow_core.tasks import write_json
 
 
-def results_are_written(store: Store) -> bool:
-    """Whether a driver came to its end here, and not only the campaign."""
-    return all((store.folder / name).exists() for name in ("potential/potential.json", "dataset.xyz", "report.html"))
+def results_are_written(store: Store, state: State) -> bool:
+    """Whether what lies in the folder is what this state came to."""
+    return store.results_file.is_file() and json.loads(store.results_file.read_text())["event"] == state.last
 
 
 def write_results(store: Store, state: State, potential: Spec, dispatch: Dispatch) -> None:
@@ -25,8 +29,11 @@ def write_results(store: Store, state: State, potential: Spec, dispatch: Dispatc
     if newest is not None:
         members = [ModelFile.from_plain(model) for model in dispatch.members(newest)]
         TrainedPotential(potential, members).save(store.potential)
-    ase.io.write(store.folder / "dataset.xyz", dataset(store, state), format="extxyz")
+    text = io.StringIO()
+    ase.io.write(text, dataset(store, state), format="extxyz")
+    write_atomically(store.folder / "dataset.xyz", text.getvalue().encode())
     write_report(store.folder)
+    write_json(store.results_file, {"event": state.last})
 
 
 def dataset(store: Store, state: State) -> list[Atoms]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import floor
 
 import numpy as np
 from ase import Atoms
@@ -52,16 +53,14 @@ class Selection(Policy):
 
     deviation: NonNegativeFloat = 0.05
     """A segment's most uncertain structure is worth a label if its committee spread is above this. [eV/Å]"""
-    validation: float = Field(default=0.1, ge=0, lt=1)
+    validation: float = Field(default=0.1, ge=0, le=0.5)
     """Fraction of the labels that is never trained on, and that early stopping looks at."""
 
     def wanted(self, deviation: float) -> bool:
         """Whether a structure is worth a label."""
-        return deviation > self.deviation
+        return not deviation <= self.deviation  # what is not a number is not known
 
     def subset(self, number: int) -> str:
-        """Where the label of this number goes: every so many into the validation set, evenly spread."""
-        if self.validation == 0:
-            return "training"
-        period = round(1 / self.validation)
-        return "validation" if number % period == period // 2 else "training"
+        """Where the label of this number goes: that fraction into the validation set, evenly spread."""
+        before, after = (floor(count * self.validation + 0.5) for count in (number, number + 1))
+        return "validation" if after > before else "training"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from psiflow_core.components import Policy
 from psiflow_core.learning.selection import Bootstrap, Selection
@@ -36,6 +36,16 @@ class Settings(Policy):
     """When and how long the committee is trained."""
     stopping: Stopping = Stopping()
     """When to end before the budget does."""
+
+    @model_validator(mode="after")
+    def _thresholds_are_in_order(self) -> Self:
+        wanted, limits = self.selection.deviation, self.walking.limits
+        if not wanted <= limits.deviation < limits.lost:
+            raise ValueError(
+                f"selection.deviation ({wanted}) ≤ walking.limits.deviation ({limits.deviation}) < "
+                f"walking.limits.lost ({limits.lost}) must hold: worth a label, stops the walker, is unphysical"
+            )
+        return self
 
     @property
     def batch(self) -> int:

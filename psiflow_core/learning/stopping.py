@@ -9,6 +9,12 @@ from psiflow_core.components import Policy
 ATTEMPTS = 3
 """How often a task is started before its failure is final."""
 
+MACHINE = ("lost worker", "memory")
+"""Reasons of failures that are not the task's fault, or not at once."""
+
+FINAL = ("ReferenceFailed", "StructureError", "OptionError", "EngineMissing", "PluginNotFound", "PluginBroken")
+"""Failures that would only repeat."""
+
 
 class Budget(Policy):
     """What a campaign may spend. A finished campaign goes on when it is run again with a larger budget."""
@@ -25,7 +31,7 @@ class Stopping(Policy):
     """When to end before the budget does."""
 
     patience: PositiveInt = 5
-    """The campaign has converged when this many segments per walker in a row gave no candidate."""
+    """The campaign has converged when so many segments in a row of every walker gave no candidate."""
     tolerated_failures: float = Field(default=0.3, ge=0, le=1)
     """Fraction of labels that may fail; above it, from the fifth failure on, the campaign gives up."""
 
@@ -37,6 +43,6 @@ class Stopping(Policy):
         """Whether a task that failed this way is started once more.
 
         What the machine did to it is worth another attempt, and so is a training that diverged, with another
-        seed; what the physics or the input did to it is not.
+        seed, and what nobody foresaw; what the physics or the input did to it is not.
         """
-        return attempts < ATTEMPTS and (reason in ("lost worker", "memory") or type == "TrainingFailed")
+        return attempts < ATTEMPTS and (reason in MACHINE or type not in FINAL)

@@ -27,8 +27,8 @@ class Training(Policy):
         """Whether this many new labels are enough, beside those that the newest generation knows."""
         return fresh >= max(self.fewest, self.growth * known)
 
-    def length(self, generation: int, final: bool) -> int | None:
-        """Gradient steps of a generation."""
+    def length(self, warm: bool, final: bool) -> int | None:
+        """Gradient steps of a training, with or without a parent."""
         if final:
             return self.final_steps
-        return self.warm_steps if generation > 0 and self.warm_start else self.steps
+        return self.warm_steps if warm else self.steps

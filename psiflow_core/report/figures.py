@@ -54,6 +54,7 @@ def learning_curve(campaign: Recorded, evaluation: Evaluation) -> str:
             rows = [
                 (generation.known, found)
                 for generation in campaign.state.generations
+                if generation.number in evaluation.predictions
                 if (found := evaluation.errors(generation.number, subset))
             ]
             if not rows:
@@ -72,7 +73,7 @@ def learning_curve(campaign: Recorded, evaluation: Evaluation) -> str:
 
 
 def parity(evaluation: Evaluation) -> str:
-    """Predicted against labelled energies and force components, for the final potential."""
+    """Predicted against labelled energies and force components, for the last generation evaluated."""
 
     def draw(figure: Figure) -> None:
         energies, forces = figure.subplots(1, 2)
@@ -81,7 +82,7 @@ def parity(evaluation: Evaluation) -> str:
             chosen = [n for n, candidate in enumerate(evaluation.candidates) if candidate.subset == subset]
             if not chosen:
                 continue
-            pairs = [(evaluation.structures[n], evaluation.predictions[-1][n]) for n in chosen]
+            pairs = [(evaluation.structures[n], evaluation.predictions[evaluation.newest][n]) for n in chosen]
             style = {"s": 9, "lw": 0, "alpha": 0.65, "color": COLOURS[subset], "rasterized": True}
             energies.scatter(
                 [1e3 * (label_of(atoms).energy / len(atoms) - zero) for atoms, _ in pairs],

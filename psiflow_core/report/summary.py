@@ -27,8 +27,13 @@ class Evaluation:
     candidates: list[Candidate]
     structures: list[Atoms]
     """Labelled, in the order of the candidates."""
-    predictions: list[list[Plain]]
+    predictions: dict[int, list[Plain]]
     """By generation, in the same order."""
+
+    @property
+    def newest(self) -> int:
+        """The last generation that was asked."""
+        return max(self.predictions)
 
     def errors(self, generation: int, subset: str) -> dict[str, float] | None:
         """Errors of one generation on one subset; None where there is nothing in it."""
@@ -48,7 +53,8 @@ def read_evaluation(campaign: Recorded) -> Evaluation | None:
     file = ModelFile(store.absolute(found["file"]), found["digest"]).verified()
     candidates = [campaign.state.candidates[number] for number in found["candidates"]]
     structures = [read_label(store.absolute(candidate.file or ""))[0] for candidate in candidates]
-    return Evaluation(candidates, structures, json.loads(file.read_text())["predictions"])
+    predictions = json.loads(file.read_text())["predictions"]
+    return Evaluation(candidates, structures, dict(zip(found["generations"], predictions, strict=True)))
 
 
 def summarise(folder: str | Path) -> Plain:
@@ -72,6 +78,7 @@ def summarise(folder: str | Path) -> Plain:
         "busy_seconds": dict(state.busy),
         "busy_share": busy_share(campaign),
         "errors": {} if evaluation is None else final_errors(evaluation),
+        "errors_of": None if evaluation is None else evaluation.newest,
     }
 
 
@@ -88,13 +95,15 @@ def in_words(folder: Path, summary: Plain) -> str:
     for subset, found in summary["errors"].items():
         numbers = [found[name] for name in ("force_mae", "force_rmse", "energy_mae", "energy_rmse")]
         lines.append(f"{subset:12}" + "".join(f"{1e3 * number:11.2f}" for number in numbers))
+    if summary["errors_of"] not in (None, summary["generations"] - 1):
+        lines.append(f"these errors are of generation {summary['errors_of']}; the last one has not been evaluated")
     lines += [f"potential   {folder / 'potential'}", f"data set    {folder / 'dataset.xyz'}"]
     return "\n".join([*lines, f"report      {folder / 'report.html'}"])
 
 
 def final_errors(evaluation: Evaluation) -> Plain:
-    """Errors of the final potential by subset."""
-    found = {subset: evaluation.errors(-1, subset) for subset in SUBSETS}
+    """Errors of the last generation that was evaluated, by subset."""
+    found = {subset: evaluation.errors(evaluation.newest, subset) for subset in SUBSETS}
     return {subset: values for subset, values in found.items() if values is not None}
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from psiflow_core import Bootstrap, Budget, Segments, Selection, Stopping, Training, Walking
+from psiflow_core import Bootstrap, Budget, Limits, Segments, Selection, Stopping, Training, Walking
+from psiflow_core.errors import OptionError
 from psiflow_core.learning.campaign import State, Task
 from psiflow_core.learning.ending import conclusion, exhausted
 from psiflow_core.learning.events import apply, fold
@@ -272,6 +273,62 @@ def test_a_walker_that_went_astray_starts_over_and_proposes_nothing(reason: str)
     assert not story.state.of("walker")
 
 
+def test_what_was_sound_before_a_walker_went_astray_is_a_candidate_and_the_walker_starts_over() -> None:
+    story = Story().with_model()
+    story.start()
+    story.end("sample-00000", stopped="lost", deviation=0.4)
+    assert [candidate.walker for candidate in story.state.of("walker")] == [0]
+    assert story.state.walkers[0].resets == {"lost": 1}
+    assert story.state.walkers[0].waiting_for is None
+
+
+@pytest.mark.parametrize("under_way", [True, False])
+def test_a_walker_that_has_gone_on_from_where_the_model_was_wrong_starts_over(under_way: bool) -> None:
+    story = Story(committee=1, slots=6).with_model()
+    story.start()
+    story.end("sample-00000", deviation=0.001)
+    again = next(task.id for task in story.start() if task.about.get("walkers") == [0])
+    if not under_way:
+        story.end(again)
+    story.end("label-00003", error={"force_rmse": 9.0, "energy_per_atom": 0.1}, reset=True)
+    if under_way:
+        assert story.state.walkers[0].resets == {}
+        story.end(again, deviation=0.002)
+        assert len(story.state.of("walker")) == 1, "what it met on the way from there is not believed"
+    assert story.state.walkers[0].file is None
+    assert story.state.walkers[0].resets == {"model error": 1}
+
+
+def test_a_walker_that_has_started_over_since_is_left_alone() -> None:
+    story = Story(committee=1, slots=6).with_model()
+    story.start()
+    story.end("sample-00000", deviation=0.001)
+    again = next(task.id for task in story.start() if task.about.get("walkers") == [0])
+    story.tell("sampled", task=again, seconds=1.0, worker="w", walkers=[moved(0, stopped="too hot")])
+    story.end("label-00003", error={"force_rmse": 9.0, "energy_per_atom": 0.1}, reset=True)
+    assert story.state.walkers[0].resets == {"too hot": 1}
+
+
+def test_a_machine_that_fails_costs_no_walker_its_place() -> None:
+    story = Story(slots=1, walking=Walking(segment=Segments(batch=3))).with_model()
+    story.start()
+    story.end("sample-00000")
+    for _ in range(3):
+        (task,) = story.start()
+        story.fail(task.id, "OSError", "error")
+    assert [walker.file for walker in story.state.walkers] == ["walker 0", "walker 1", "walker 2"]
+    assert conclusion(story.state, story.settings) == ("failed", "sample-00001 failed 3 times; the last: as it goes")
+
+
+def test_walkers_that_end_every_worker_start_over() -> None:
+    story = Story(slots=1, walking=Walking(segment=Segments(batch=3))).with_model()
+    for _ in range(3):
+        (task,) = story.start()
+        story.fail(task.id, "WorkerLost", "lost worker")
+    assert [walker.resets for walker in story.state.walkers] == [{"lost worker": 1}] * 3
+    assert conclusion(story.state, story.settings) is None
+
+
 def test_one_exploded_walker_of_a_task_leaves_the_others_alone() -> None:
     story = Story(slots=1, walking=Walking(segment=Segments(batch=3))).with_model()
     (task,) = story.start()
@@ -332,6 +389,41 @@ def test_a_training_that_fails_three_times_ends_the_campaign_with_its_message() 
         story.fail("train-000-1", "TrainingFailed", "error")
     end = conclusion(story.state, story.settings)
     assert end == ("failed", "train-000-1 failed 3 times; the last: as it goes")
+
+
+def test_what_would_only_repeat_is_not_tried_again_and_is_told_as_it_was() -> None:
+    story = Story()
+    story.start()
+    story.end_all("label")
+    story.start()
+    story.fail("train-000-1", "EngineMissing", "error")
+    end = conclusion(story.state, story.settings)
+    assert end == ("failed", "train-000-1 failed once; the last: as it goes")
+
+
+def test_an_evaluation_that_fails_costs_the_errors_and_not_the_campaign() -> None:
+    story = spent()
+    story.start()
+    story.end_all("label")
+    for _ in range(3):
+        story.start()
+        (task,) = story.state.runs("evaluate")
+        story.fail(task.id, "RuntimeError", "error")
+    assert conclusion(story.state, story.settings) == ("labels", "the budget of labels is spent")
+
+
+def test_a_reopened_campaign_has_all_its_attempts() -> None:
+    story = Story()
+    story.start()
+    story.end_all("label")
+    for _ in range(3):
+        story.start()
+        story.fail("train-000-1", "TrainingFailed", "error")
+    story.tell("finished", reason="failed", message="m")
+    story.tell("opened")
+    story.start()
+    story.fail("train-000-1", "WorkerLost", "lost worker")
+    assert conclusion(story.state, story.settings) is None
 
 
 def test_too_many_failed_labels_end_the_campaign() -> None:
@@ -418,6 +510,16 @@ def test_a_campaign_has_converged_when_nothing_new_is_met_for_long_enough(schedu
     assert exhausted(story.state, story.settings) == "converged"
 
 
+def test_one_quiet_walker_is_no_sign_of_convergence_where_the_others_get_lost(schedule: str) -> None:
+    story = Story(schedule=schedule, stopping=Stopping(patience=2)).with_model()
+    for _ in range(2):
+        assert exhausted(story.state, story.settings) is None
+        story.start()
+        for task in story.state.runs("sample"):
+            story.end(task.id, stopped=None if task.about["walkers"] == [0] else "lost")
+    assert exhausted(story.state, story.settings) == "stalled"
+
+
 def test_walkers_that_only_get_lost_are_no_sign_of_convergence(schedule: str) -> None:
     story = Story(schedule=schedule, stopping=Stopping(patience=2)).with_model()
     for _ in range(2):
@@ -499,3 +601,29 @@ def test_planning_changes_nothing() -> None:
         story.plan()
         conclusion(story.state, story.settings)
     assert story.state == before
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.3, 0.4, 0.5])
+def test_the_validation_set_is_the_fraction_that_was_asked_for(fraction: float) -> None:
+    selection = Selection(validation=fraction)
+    subsets = [selection.subset(number) for number in range(100)]
+    assert subsets.count("validation") == round(100 * fraction)
+
+
+def test_what_is_not_a_number_is_not_known() -> None:
+    assert Selection().wanted(float("nan"))
+    assert not Selection().wanted(0.01)
+
+
+def test_thresholds_that_contradict_each_other_are_refused() -> None:
+    for selection, deviation, lost in ((0.6, 0.5, 5.0), (0.1, 5.0, 4.0)):
+        walking = Walking(limits=Limits(deviation=deviation, lost=lost))
+        with pytest.raises(OptionError, match="must hold"):
+            Settings(budget=Budget(labels=5), selection=Selection(deviation=selection), walking=walking)
+
+
+def test_a_training_without_a_parent_is_as_long_as_the_first() -> None:
+    training = Training(steps=500, warm_steps=100, final_steps=900)
+    assert training.length(warm=True, final=False) == 100
+    assert training.length(warm=False, final=False) == 500
+    assert training.length(warm=False, final=True) == 900

@@ -14,8 +14,8 @@ from typing import Any
 import ase.io
 import numpy as np
 import pytest
-from ase import Atoms
 from ase.build import molecule
+from psiflow_toys.campaigns import learning, moved_water, run
 
 import psiflow_core as psiflow
 from psiflow_core.components import LabelTask, Spec
@@ -25,7 +25,7 @@ from psiflow_core.learning.online import Result
 from psiflow_core.learning.records import read_campaign
 from psiflow_core.plugins import build
 from psiflow_core.store import Event, read_label
-from psiflow_core.structures import digest, displaced, isolated_atom, label_of
+from psiflow_core.structures import digest, isolated_atom, label_of
 
 
 @pytest.fixture(scope="module")
@@ -40,43 +40,11 @@ def finished(workers: Context, tmp_path_factory: pytest.TempPathFactory) -> Resu
     return run(tmp_path_factory.mktemp("finished") / "c", workers, learning(), test=UNSEEN)
 
 
-def water() -> list[Atoms]:
-    return [molecule("H2O")]
-
-
-def moved_water(number: int, seed: int, amplitude: float = 0.1) -> list[Atoms]:
-    random = np.random.default_rng(seed)
-    return [displaced(molecule("H2O"), amplitude, 0.0, random) for _ in range(number)]
-
-
 STURDY = molecule("SO2")
 """Its isolated atoms are not among those that the toy reference fails on."""
 
 UNSEEN = moved_water(3, 2)
 """The test set of `finished`."""
-
-
-def learning(labels: int = 12, **settings: Any) -> psiflow.OnlineLearning:
-    given = {
-        "potential": psiflow.potential("toy", basis=8),
-        "sampler": psiflow.sampler("ase", temperature=900.0),
-        "reference": psiflow.reference("toy"),
-        "walkers": 3,
-        "committee": 2,
-        "bootstrap": psiflow.Bootstrap(structures=4),
-        "walking": psiflow.Walking(
-            segment=psiflow.Segments(steps=10, check_every=5),
-            limits=psiflow.Limits(deviation=0.05, lost=500.0, force=1e4),
-        ),
-        "selection": psiflow.Selection(deviation=0.0),
-        "budget": psiflow.Budget(labels=labels),
-    }
-    return psiflow.OnlineLearning(**{**given, **settings})
-
-
-def run(folder: Path, context: Context | None, *arguments: Any, start: Any = None, **options: Any) -> Result:
-    asked = arguments[0] if arguments else learning()
-    return asked.run(start=start or water(), folder=folder, context=context, progress=False, **options)
 
 
 def events(folder: Path) -> list[Event]:

@@ -15,7 +15,7 @@ import pytest
 
 from psiflow_core import Bootstrap, Budget, Segments, Selection, Stopping, Training, Walking
 from psiflow_core.learning.campaign import WORK, State, Task
-from psiflow_core.learning.ending import conclusion, exhausted
+from psiflow_core.learning.ending import conclusion, exhausted, still_closing
 from psiflow_core.learning.events import apply, fold
 from psiflow_core.learning.planning import plan
 from psiflow_core.learning.settings import Settings
@@ -127,7 +127,8 @@ class Simulation:
         return self.state
 
     def session(self) -> None:
-        self.append("opened", {"configuration": {}, "slots": self.slots})
+        closing = still_closing(self.state, self.settings)
+        self.append("opened", {"configuration": {}, "slots": self.slots, "closing": closing})
         if not self.state.candidates:
             self.append("proposed", {"candidates": self.proposals()})
         if self.begins_with == "model" and not self.state.generations:
@@ -265,7 +266,9 @@ class Simulation:
             return told | {"failure": {"type": "WalkerExploded", "reason": "error", "message": "not finite"}}
         told |= {"file": f"{task.id}-{number}", "digest": "d", "steps": 10, "averages": {}, "finished": False}
         if random.random() < self.world.walker_stops:
-            return told | {"stopped": random.choice(["too hot", "lost", "force ceiling"])}
+            told |= {"stopped": random.choice(["too hot", "lost", "force ceiling"])}
+            met = {"structure": f"{task.id}-{number}", "deviation": random.expovariate(5.0), "step": 5}
+            return told | ({"candidate": met} if random.random() < 0.3 else {})
         known = self.state.generations[task.about["generation"]].known
         deviation = random.expovariate(1.0) / (1.0 + self.world.lesson * known)
         ends = random.random() < self.world.trajectory_ends
