@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, cast
 
 import pluggy
 
@@ -60,35 +61,35 @@ class Registry:
         self._manager.add_hookspecs(hookspecs)
         self._found: dict[tuple[Kind, str], Registered] = {}
         self.broken: dict[str, str] = {}
-        """Plugins that could not be loaded: entry point → cause."""
+        """Plugins that could not be loaded: entry point, after its distribution where two have the same → cause."""
         self.clashes: dict[tuple[Kind, str], str] = {}
         """Names that two plugins offer, and neither gets: (kind, name) → who."""
 
     def load(self, found: Iterator[EntryPoint] | list[EntryPoint]) -> Registry:
         """Register plugins by entry point; a broken one is remembered and does not stop the others."""
-        for point in sorted(found, key=lambda point: (point.name != "builtin", point.name)):
+        for point in sorted(found, key=lambda point: (point.name != "builtin", point.name, _distribution(point))):
+            distribution, version = _distribution(point)
             try:
                 plugin = point.load()
             except Exception as error:  # whatever a third party's import raises is its cause
-                self.broken[point.name] = f"{point.value}: {type(error).__name__}: {error}"
+                self._break(point.name, distribution, f"{point.value}: {type(error).__name__}: {error}")
                 continue
-            distribution = point.dist
-            name, version = (distribution.name, distribution.version) if distribution else (point.name, "0")
-            self.register(plugin, point.name, name, version)
+            self.register(plugin, point.name, distribution, version)
         return self
 
     def register(self, plugin: object, name: str, distribution: str, version: str) -> None:
         """Register what the hook implementations of one plugin return, or remember why they cannot."""
+        unique = f"{distribution}:{name}"  # two distributions may have chosen the same name
         try:
-            self._manager.register(plugin, name)
+            self._manager.register(plugin, unique)
             self._check_hooks(plugin)
-            offered = list(_offered(plugin))
+            offered = list(self._offered(plugin))
             for kind, component in offered:
                 self._add(kind, component, distribution, version)
         except Exception as error:  # the cause is told by `find` and `psiflow plugins`
             cause = str(error) if isinstance(error, PsiflowError) else f"{type(error).__name__}: {error}"
-            self.broken[name] = cause
-            self._manager.set_blocked(name)
+            self._break(name, distribution, cause)
+            self._manager.set_blocked(unique)
 
     def find(self, kind: Kind, name: str) -> Registered:
         """The component of this kind and name.
@@ -118,11 +119,30 @@ class Registry:
             return
         self._found[key] = Registered(component, distribution, version)
 
+    def _break(self, name: str, distribution: str, cause: str) -> None:
+        self.broken[f"{distribution}:{name}" if name in self.broken else name] = cause
+
     def _check_hooks(self, plugin: object) -> None:
+        for hook in self._manager.get_hookcallers(plugin) or ():
+            if hook.name not in HOOKS.values():
+                hint = did_you_mean(hook.name, HOOKS.values())
+                raise PluginBroken(f"it implements '{hook.name}', which is no hook of psiflow.{hint}")
         for attribute in dir(plugin):
-            if self._manager.parse_hookimpl_opts(plugin, attribute) is not None and attribute not in HOOKS.values():
-                hint = did_you_mean(attribute, HOOKS.values())
-                raise PluginBroken(f"it implements '{attribute}', which is no hook of psiflow.{hint}")
+            meant = get_close_matches(attribute, HOOKS.values(), n=1, cutoff=0.85)
+            if meant and self._manager.parse_hookimpl_opts(plugin, attribute) is None:
+                hint = "" if attribute in HOOKS.values() else did_you_mean(attribute, meant)
+                raise PluginBroken(f"its '{attribute}' lacks @hookimpl, of psiflow_core.hookspecs.{hint}")
+
+    def _offered(self, plugin: object) -> Iterator[tuple[Kind, type[Component]]]:
+        """What a plugin's hook implementations return, each checked to be what its hook is for."""
+        kinds = {hook: kind for kind, hook in HOOKS.items()}
+        for hook in self._manager.get_hookcallers(plugin) or ():
+            kind = kinds[hook.name]
+            for component in _returned(hook, plugin):
+                problems = list(concrete(component))
+                if problems or getattr(component, "kind", None) != kind:
+                    raise PluginBroken(f"{component!r} is not a {kind}: {'; '.join(problems) or 'its kind differs'}")
+                yield kind, component
 
     def _unknown(self, kind: Kind, name: str) -> PsiflowError:
         known = [registered for other, registered in self._found if other == kind]
@@ -136,15 +156,15 @@ class Registry:
         return PluginNotFound(f"no {kind} '{name}'.{hint} Installed: {', '.join(known) or 'none'}.{others}")
 
 
-def _offered(plugin: object) -> Iterator[tuple[Kind, type[Component]]]:
-    """What a plugin's hook implementations return, each checked to be what its hook is for."""
-    for kind, hook in HOOKS.items():
-        implementation = getattr(plugin, hook, None)
-        for component in implementation() if implementation else ():
-            problems = list(concrete(component))
-            if problems or getattr(component, "kind", None) != kind:
-                raise PluginBroken(f"{component!r} is not a {kind}: {'; '.join(problems) or 'its kind differs'}")
-            yield kind, component
+def _returned(hook: pluggy.HookCaller, plugin: object) -> Iterator[type[Component]]:
+    for implementation in hook.get_hookimpls():
+        if implementation.plugin is plugin:
+            yield from cast(list[type[Component]], implementation.function())
+
+
+def _distribution(point: EntryPoint) -> tuple[str, str]:
+    """The name and version of the distribution that an entry point belongs to."""
+    return (point.dist.name, point.dist.version) if point.dist else (point.name, "0")
 
 
 @lru_cache(maxsize=1)

@@ -1,7 +1,8 @@
 """Structures and their labels: units, checks, content hash, and the plain data they travel as.
 
 A structure is an `ase.Atoms` (Å, amu, ASE's unit of time); its total charge [e] is ``info["charge"]``
-(default 0), its spin multiplicity 2S+1 is ``info["spin"]`` (default 1). A label is in eV and Å.
+(default 0), its spin multiplicity 2S+1 is ``info["spin"]`` (default 1); initial magnetic moments [μB] travel
+with it, constraints do not. A label is in eV and Å.
 """
 
 from __future__ import annotations
@@ -27,6 +28,16 @@ Plain = dict[str, Any]
 
 KEPT_ARRAYS = {"momenta": (-1, 3), "masses": (-1,)}
 """Arrays that travel with a structure where it has them, and their shapes; masses other than the elements' own."""
+
+MOMENTS = "initial_magmoms"
+"""ASE's array of initial magnetic moments, shape (atoms,) or, not collinear, (atoms, 3). [μB]"""
+
+UNPAIRED = {"Ce": 1 - 1, "Es": 4 - 1}
+"""Unpaired electrons of free atoms for which ASE's table has a number that theirs cannot have.
+
+Their ground levels are 4f 5d 6s² ¹G°₄ and 5f¹¹ 7s² ⁴I°₁₅⸝₂: Martin, Musgrove, Kotochigova and Sansonetti, "Ground
+Levels and Ionization Energies for the Neutral Atoms", NIST.
+"""
 
 CLOSEST = 0.3
 """Atoms nearer to each other than this are taken for a mistake in the input. [Å]"""
@@ -58,13 +69,21 @@ class Label:
 
 
 def charge_of(atoms: Atoms) -> int:
-    """The total charge. [e]"""
-    return int(atoms.info.get("charge", 0))
+    """The total charge. [e]
+
+    Raises:
+        StructureError: it is not a whole number.
+    """
+    return _whole(atoms, "charge", 0)
 
 
 def spin_of(atoms: Atoms) -> int:
-    """The spin multiplicity 2S+1."""
-    return int(atoms.info.get("spin", 1))
+    """The spin multiplicity 2S+1.
+
+    Raises:
+        StructureError: it is not a whole number.
+    """
+    return _whole(atoms, "spin", 1)
 
 
 def with_label(atoms: Atoms, label: Label) -> Atoms:
@@ -95,18 +114,33 @@ def label_of(atoms: Atoms) -> Label:
 
 
 def isolated_atom(symbol: str) -> Atoms:
-    """One atom in vacuum with the spin multiplicity of its ground state (ASE's table)."""
+    """One atom in vacuum with the spin multiplicity of its ground state (ASE's table, amended by `UNPAIRED`).
+
+    Raises:
+        StructureError: the element is beyond nobelium, where the table ends.
+    """
     atoms = Atoms(symbol)
-    moment = ground_state_magnetic_moments[chemical_symbols.index(symbol)]
-    atoms.info["charge"], atoms.info["spin"] = 0, round(moment) + 1
+    number = int(atoms.numbers[0])
+    table = ground_state_magnetic_moments
+    unpaired = UNPAIRED.get(symbol, table[number] if number < len(table) else np.nan)
+    if not np.isfinite(unpaired):
+        raise StructureError(
+            f"the spin of a free {symbol} atom is not known (no entry in ASE's table), so it cannot be labelled; "
+            "use structures of elements up to No (Z = 102)"
+        )
+    atoms.info["charge"], atoms.info["spin"] = 0, round(unpaired) + 1
     return atoms
 
 
 def digest(atoms: Atoms) -> str:
     """The content hash of a structure: SHA-256 over all that its label depends on, and nothing else.
 
-    That is species, positions, charge, spin, periodicity, and the cell where it is periodic; momenta,
-    names, tags and calculators do not count.
+    That is species, positions, charge, spin, periodicity, the cell where it is periodic, and initial magnetic
+    moments where any is not zero (they decide which spin order a crystal's label is for); momenta, names, tags
+    and calculators do not count.
+
+    Raises:
+        StructureError: charge or spin are not whole numbers.
     """
     pbc = np.asarray(atoms.pbc, bool)
     cell = np.where(pbc[:, None], np.asarray(atoms.cell), 0.0)
@@ -117,13 +151,16 @@ def digest(atoms: Atoms) -> str:
         np.array([charge_of(atoms), spin_of(atoms)], "<i8"),
     ):
         hasher.update(array.tobytes() + b"|")
-    for array in (atoms.positions, cell):
+    for array in (atoms.positions, cell, *_moments(atoms)):
         hasher.update((np.ascontiguousarray(array, "<f8") + 0.0).tobytes() + b"|")  # + 0.0: no minus zero
     return hasher.hexdigest()
 
 
 def to_plain(atoms: Atoms) -> Plain:
-    """The structure as JSON data, exact to the last bit, with momenta, masses and label where it has them."""
+    """The structure as JSON data, exact to the last bit.
+
+    Momenta, masses, initial magnetic moments other than zero, and a label go along where it has them.
+    """
     plain: Plain = {
         "numbers": atoms.numbers.tolist(),
         "positions": atoms.positions.tolist(),
@@ -134,6 +171,8 @@ def to_plain(atoms: Atoms) -> Plain:
     for name in KEPT_ARRAYS:
         if atoms.has(name):
             plain[name] = atoms.get_array(name).tolist()
+    for moments in _moments(atoms):
+        plain[MOMENTS] = moments.tolist()
     if {"energy", "forces"} <= set(getattr(atoms.calc, "results", {})):
         plain["label"] = label_of(atoms).to_plain()
     return plain
@@ -151,6 +190,8 @@ def from_plain(plain: Plain) -> Atoms:
     for name, shape in KEPT_ARRAYS.items():
         if name in plain:
             atoms.set_array(name, np.array(plain[name], float).reshape(shape))
+    if MOMENTS in plain:
+        atoms.set_array(MOMENTS, np.array(plain[MOMENTS], float))
     return with_label(atoms, Label.from_plain(plain["label"])) if "label" in plain else atoms
 
 
@@ -158,13 +199,13 @@ def check(structures: Sequence[Atoms], where: str = "structure") -> None:
     """Refuse structures that nothing should be computed for.
 
     Raises:
-        StructureError: the first one that is empty, not finite, impossible in spin, or has overlapping
-            atoms, by its number in the sequence.
+        StructureError: the first one that is empty, constrained, not finite, impossible in charge or spin, or
+            has overlapping atoms, by its number in the sequence.
     """
     if not structures:
         raise StructureError(f"{where}: there is no structure in it")
     for number, atoms in enumerate(structures):
-        problem = _problem(atoms)
+        problem = _problem(atoms) or _electronic_problem(atoms) or _overlap(atoms)
         if problem:
             raise StructureError(f"{where} {number} ({atoms.get_chemical_formula()}): {problem}")
 
@@ -234,17 +275,43 @@ def _problem(atoms: Atoms) -> str | None:
         return "its positions or cell are not finite (NaN or infinity)"
     if atoms.pbc.any() and not _spans(atoms):
         return "it is periodic but its cell vectors are missing or dependent"
-    electrons = int(atoms.numbers.sum()) - charge_of(atoms)
+    if not all(np.isfinite(moments).all() for moments in _moments(atoms)):
+        return "its initial magnetic moments are not finite (NaN or infinity)"
+    if atoms.constraints:
+        kinds = ", ".join(sorted({type(constraint).__name__ for constraint in atoms.constraints}))
+        return f"it has constraints ({kinds}), which are not kept; remove them: atoms.set_constraint()"
+    return None
+
+
+def _electronic_problem(atoms: Atoms) -> str | None:
+    try:
+        electrons, spin = int(atoms.numbers.sum()) - charge_of(atoms), spin_of(atoms)
+    except StructureError as error:
+        return str(error)
     counted = "spin" in atoms.info or not atoms.pbc.any()  # the spin of a crystal is its reference's to settle
-    if counted and (spin_of(atoms) < 1 or (electrons + spin_of(atoms)) % 2 == 0):
-        return (
-            f"{electrons} electrons cannot have spin multiplicity {spin_of(atoms)}; "
-            "set info['spin'] (2S+1) and info['charge']"
-        )
+    if counted and (spin < 1 or (electrons + spin) % 2 == 0):
+        return f"{electrons} electrons cannot have spin multiplicity {spin}; set info['spin'] (2S+1) and info['charge']"
+    return None
+
+
+def _overlap(atoms: Atoms) -> str | None:
     close = closest_pair(atoms, CLOSEST)
     if close:
         return f"atoms {close[1]} and {close[2]} are {close[0]:.3f} Å apart (nearest allowed: {CLOSEST} Å)"
     return None
+
+
+def _whole(atoms: Atoms, key: str, default: int) -> int:
+    value = atoms.info.get(key, default)
+    if not isinstance(value, int | float | np.integer | np.floating) or not float(value).is_integer():
+        raise StructureError(f"info['{key}'] is {value!r}, not a whole number; set it to one")
+    return int(value)
+
+
+def _moments(atoms: Atoms) -> list[Array]:
+    """The initial magnetic moments if any is not zero: an array, or none."""
+    moments = atoms.arrays.get(MOMENTS)
+    return [] if moments is None or not moments.any() else [np.asarray(moments, float)]
 
 
 def _spans(atoms: Atoms) -> bool:

@@ -58,7 +58,7 @@ class AseReference(Reference):
     def check(self, structures: Sequence[Atoms]) -> None:
         """Refuse wrong parameters, charges that it would not see and, if it runs here, unknown elements."""
         accepted = self._accepted(self._class())
-        self._build(structures[0], None)
+        self._build(structures[0] if structures else Atoms(), None)
         for atoms in structures:
             if charge_of(atoms) and "charge" not in accepted:
                 raise StructureError(

@@ -53,6 +53,14 @@ class Local(Executor):
     def resources(self) -> Resources:
         return Resources(self.cores_per_worker, self.device, self.memory_per_worker)
 
+    def _accelerators(self) -> list[str]:
+        """What Parsl sets CUDA_VISIBLE_DEVICES to in each worker; it starts no more workers than there are entries.
+
+        Parsl takes a bare number for the number of a worker, to be divided by the workers per GPU of the machine.
+        CUDA ends the list at the -1: exactly the GPU before it is seen.
+        """
+        return [f"{worker % self.gpus},-1" for worker in range(self.slots())] if self.device == "cuda" else []
+
     def build(self, pool: Pool) -> ParslExecutor:
         from parsl.launchers import SimpleLauncher
         from parsl.providers import LocalProvider
@@ -70,7 +78,7 @@ class Local(Executor):
             loopback_address=LOOPBACK,
             cores_per_worker=1e-6,  # the number of workers is ours to say
             max_workers_per_node=self.slots(),
-            available_accelerators=self.gpus if self.device == "cuda" else (),
+            available_accelerators=self._accelerators(),
             encrypted=self.encrypted,
             heartbeat_period=2,
             heartbeat_threshold=15,

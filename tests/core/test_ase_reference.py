@@ -73,6 +73,14 @@ def test_charge_and_spin_reach_the_calculator(task: LabelTask) -> None:
     assert xtb.label(triplet, task).energy != pytest.approx(xtb.label(oxygen, task).energy, abs=0.01)
 
 
+def test_magnetic_moments_do_not_overrule_the_spin_multiplicity(task: LabelTask) -> None:
+    oxygen = molecule("O2")
+    assert oxygen.get_initial_magnetic_moments().any()
+    bare = Atoms(oxygen.symbols, oxygen.positions)
+    xtb = _reference("tblite")
+    assert xtb.label(oxygen, task).energy == pytest.approx(xtb.label(bare, task).energy)
+
+
 def test_isolated_atoms_have_energies_without_neighbours(task: LabelTask) -> None:
     assert _reference("lj").label(isolated_atom("Ar"), task).energy == 0.0
     assert _reference("emt").label(isolated_atom("Cu"), task).energy == pytest.approx(3.51)  # EMT's E0
@@ -94,6 +102,15 @@ def test_the_calculator_is_quiet(task: LabelTask, capfd: pytest.CaptureFixture[s
 def test_wrong_options_are_told_before_anything_runs(calculator: str, parameters: dict, says: str) -> None:
     with pytest.raises(OptionError, match=says):
         _reference(calculator, **parameters).check([bulk("Cu")])
+
+
+def test_without_structures_the_parameters_are_checked() -> None:
+    for calculator in ("emt", "tblite"):
+        _reference(calculator).check([])
+    with pytest.raises(OptionError, match="no parameter 'sigmaa'"):
+        _reference("lj", sigmaa=2.0).check([])
+    with pytest.raises(EngineMissing, match="pip install nosuchpackage"):
+        _reference("nosuchpackage.calculator:Calculator").check([])
 
 
 def test_a_missing_package_is_told_with_the_command_that_installs_it() -> None:

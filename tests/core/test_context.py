@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from ase.build import molecule
 
 import psiflow_core as psiflow
 from psiflow_core import guard
-from psiflow_core.components import Spec
+from psiflow_core.builtin.executors import Local
+from psiflow_core.components import Pool, Spec
 from psiflow_core.context import Context, Outcome
 from psiflow_core.errors import OptionError, PluginNotFound
 from psiflow_core.structures import Plain, to_plain
@@ -85,6 +87,63 @@ def test_the_same_executor_given_twice_is_one_pool_and_an_equal_one_is_another()
     together = Context(train=shared, sample=shared, label=psiflow.executor("local", workers=1))
     assert together.capacity.pool_of["train"] == together.capacity.pool_of["sample"]
     assert len(together.capacity.slots) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "gpus"),
+    [
+        ({"workers": 5, "gpus": 2}, ["0,-1", "1,-1", "0,-1", "1,-1", "0,-1"]),
+        ({"workers": 2, "gpus": 4}, ["0,-1", "1,-1"]),
+        ({"gpus": 2}, ["0,-1", "1,-1"]),
+        ({"workers": 3}, ["0,-1", "0,-1", "0,-1"]),
+    ],
+)
+def test_workers_share_gpus_in_turn(options: dict[str, Any], gpus: list[str], tmp_path: Path) -> None:
+    executor = Local(device="cuda", **options)
+    built = executor.build(Pool("all", tmp_path, sys.executable, driver=1))
+    assert built.available_accelerators == gpus
+    assert built.workers_per_node == executor.slots() == len(gpus)
+
+
+def test_workers_without_gpus_are_given_none(tmp_path: Path) -> None:
+    built = Local(workers=3).build(Pool("all", tmp_path, sys.executable, driver=1))
+    assert built.available_accelerators == []
+    assert built.workers_per_node == 3
+
+
+WITNESS = """
+import os, time
+from pathlib import Path
+class Witness:
+    default_parameters = {}
+    def __init__(self, folder):
+        (Path(folder) / f"{os.getpid()}").touch()
+        deadline = time.monotonic() + 60
+        while len(list(Path(folder).iterdir())) < 4 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        raise ValueError(f"GPU {os.environ['CUDA_VISIBLE_DEVICES']}")
+"""
+
+
+def test_each_gpu_of_a_machine_has_its_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine of two GPUs, as Parsl sees it: it asks ``nvidia-smi -L``."""
+    smi = tmp_path / "bin" / "nvidia-smi"
+    smi.parent.mkdir()
+    smi.write_text("#!/bin/sh\necho 'GPU 0'\necho 'GPU 1'\n")
+    smi.chmod(0o755)
+    (tmp_path / "witness.py").write_text(WITNESS)
+    (tmp_path / "seen").mkdir()
+    monkeypatch.setenv("PATH", str(smi.parent), prepend=os.pathsep)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    witness = psiflow.reference("ase", calculator="witness:Witness", parameters={"folder": str(tmp_path / "seen")})
+    executor = psiflow.executor("local", workers=4, device="cuda", gpus=2)
+    with Context(executor, folder=tmp_path / "pools") as context:
+        for number in range(4):
+            context.submit(str(number), "label", "label", label(witness, tmp_path / str(number)))
+        found = outcomes(context, 4).values()
+    assert len({outcome.worker for outcome in found}) == 4
+    said = [outcome.failure["message"].rpartition(" ")[2] for outcome in found if outcome.failure]
+    assert sorted(said) == ["0,-1", "0,-1", "1,-1", "1,-1"]
 
 
 def test_what_is_no_executor_is_refused() -> None:

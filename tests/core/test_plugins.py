@@ -54,9 +54,9 @@ class Unfinished(Reference):
 class Point:
     """An entry point: a name, and an object or an error that loading it gives."""
 
-    def __init__(self, name: str, gives: object) -> None:
+    def __init__(self, name: str, gives: object, distribution: str = "") -> None:
         self.name, self.value, self._gives = name, f"{name}.module", gives
-        self.dist = SimpleNamespace(name=f"dist-{name}", version="1.2.3")
+        self.dist = SimpleNamespace(name=distribution or f"dist-{name}", version="1.2.3")
 
     def load(self) -> object:
         if isinstance(self._gives, Exception):
@@ -142,6 +142,56 @@ def test_a_misspelt_hook_is_told_with_the_right_one() -> None:
     assert "'psiflow_referencs', which is no hook" in registry.broken["typo"]
     assert "Did you mean 'psiflow_references'" in registry.broken["typo"]
     assert registry.find("reference", "needy").component is Needy
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("psiflow_references", "its 'psiflow_references' lacks @hookimpl, of psiflow_core.hookspecs."),
+        (
+            "psiflow_referencs",
+            "its 'psiflow_referencs' lacks @hookimpl, of psiflow_core.hookspecs. Did you mean 'psiflow_references'?",
+        ),
+    ],
+)
+def test_a_hook_without_its_mark_is_told_and_not_called(name: str, says: str) -> None:
+    def undecorated() -> list[type[Reference]]:
+        raise AssertionError
+
+    registry = _registry(plain=SimpleNamespace(**{name: undecorated}), small=_plugin(Tiny))
+    assert registry.broken == {"plain": says}
+    assert registry.find("reference", "tiny").component is Tiny
+
+
+def test_a_hook_under_another_name_is_one_too() -> None:
+    @hookimpl(specname="psiflow_references")
+    def levels() -> list[type[Reference]]:
+        return [Tiny]
+
+    assert _registry(small=SimpleNamespace(levels=levels)).find("reference", "tiny").component is Tiny
+
+
+def test_a_plugin_may_have_other_names_that_begin_like_hooks() -> None:
+    plugin = _plugin(Tiny)
+    plugin.psiflow_version, plugin.psiflow_core = (lambda: "1"), json
+    assert _registry(small=plugin).broken == {}
+
+
+def test_two_distributions_with_the_same_entry_point_name_both_work() -> None:
+    points = [Point("extra", _plugin(Tiny), "dist-one"), Point("extra", _plugin(Needy), "dist-two")]
+    registry = Registry().load(points)  # type: ignore[arg-type]
+    assert registry.find("reference", "tiny").distribution == "dist-one"
+    assert registry.find("reference", "needy").distribution == "dist-two"
+    assert registry.broken == {}
+
+
+def test_two_distributions_with_the_same_entry_point_name_are_told_apart_when_both_are_broken() -> None:
+    points = [Point("extra", RuntimeError(f"boom {number}"), f"dist-{number}") for number in "21"]
+    registry = Registry().load(points)  # type: ignore[arg-type]
+    assert registry.broken == {
+        "extra": "extra.module: RuntimeError: boom 1",
+        "dist-2:extra": "extra.module: RuntimeError: boom 2",
+    }
 
 
 def test_a_class_that_is_not_finished_is_told_with_what_is_missing() -> None:

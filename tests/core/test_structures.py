@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
+from ase.constraints import FixAtoms, FixBondLength
+from ase.data import chemical_symbols
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +17,7 @@ from psiflow_core.errors import StructureError
 from psiflow_core.structures import (
     Label,
     canonical,
+    charge_of,
     check,
     closest_pair,
     digest,
@@ -24,9 +27,13 @@ from psiflow_core.structures import (
     read,
     sha256,
     species,
+    spin_of,
     to_plain,
     with_label,
 )
+
+KNOWN_HASH = "9f2be9d7b10b75137d86b0399a1e0bbc3d8e66da04e0173374ac99b706b8968e"
+"""Of H₂: labels that are paid for are found by it."""
 
 coordinate = st.floats(-1e3, 1e3)
 vector = st.lists(coordinate, min_size=3, max_size=3)
@@ -52,6 +59,34 @@ def test_the_hash_ignores_what_a_label_does_not_depend_on(atoms: Atoms, data: st
     other.set_cell(np.where(atoms.pbc[:, None], atoms.cell, data.draw(vector)))
     assert digest(other) == digest(atoms)
     assert digest(with_label(other, Label(1.0, np.zeros((len(other), 3))))) == digest(atoms)
+
+
+@given(structures(least=1), st.data())
+def test_the_hash_sees_magnetic_moments_and_they_survive_json(atoms: Atoms, data: st.DataObject) -> None:
+    collinear = data.draw(st.booleans())
+    moments = np.array([data.draw(coordinate if collinear else vector) for _ in atoms])
+    moments[0] = 2.2
+    magnetic = atoms.copy()
+    magnetic.set_initial_magnetic_moments(moments)
+    assert digest(magnetic) != digest(atoms)
+    again = from_plain(json.loads(json.dumps(to_plain(with_label(magnetic, Label(0.0, np.zeros((len(atoms), 3))))))))
+    assert np.array_equal(again.get_initial_magnetic_moments(), moments)
+    assert digest(again) == digest(magnetic)
+    magnetic.set_initial_magnetic_moments(-moments)
+    assert digest(magnetic) != digest(again)
+
+
+def test_moments_that_are_zero_are_as_good_as_none() -> None:
+    copper = bulk("Cu")
+    for zero in (0.0, -0.0):
+        other = copper.copy()
+        other.set_initial_magnetic_moments([zero])
+        assert digest(other) == digest(copper)
+        assert to_plain(other) == to_plain(copper)
+
+
+def test_the_hash_of_a_structure_without_moments_is_the_one_it_always_was() -> None:
+    assert digest(Atoms("H2", [[0, 0, 0], [0, 0, 0.75]])) == KNOWN_HASH
 
 
 @given(structures(least=1))
@@ -146,15 +181,33 @@ def test_a_label_goes_where_ase_looks_for_it() -> None:
         label_of(copper)
 
 
-@pytest.mark.parametrize(("symbol", "spin"), [("H", 2), ("He", 1), ("C", 3), ("N", 4), ("O", 3), ("Cr", 7), ("Cu", 2)])
+@pytest.mark.parametrize(
+    ("symbol", "spin"), [("H", 2), ("He", 1), ("C", 3), ("N", 4), ("O", 3), ("Cr", 7), ("Cu", 2), ("Ce", 1), ("Es", 4)]
+)
 def test_isolated_atoms_have_the_spin_of_their_ground_state(symbol: str, spin: int) -> None:
     """Hund's rules: NIST Atomic Spectra Database, ground levels."""
     assert isolated_atom(symbol).info == {"charge": 0, "spin": spin}
 
 
-def _water(**info: int) -> Atoms:
+@pytest.mark.parametrize("symbol", chemical_symbols[1:103])
+def test_every_isolated_atom_has_a_spin_that_its_electrons_can_have(symbol: str) -> None:
+    check([isolated_atom(symbol)])
+
+
+@pytest.mark.parametrize("symbol", ["Lr", "Rf", "Og"])
+def test_an_atom_whose_ground_state_nobody_knows_is_told(symbol: str) -> None:
+    with pytest.raises(StructureError, match=rf"free {symbol} atom is not known.*use structures of elements up to No"):
+        isolated_atom(symbol)
+
+
+def _water(**info: object) -> Atoms:
     atoms = molecule("H2O")
     atoms.info |= info
+    return atoms
+
+
+def _magnetic(atoms: Atoms, moment: float) -> Atoms:
+    atoms.set_initial_magnetic_moments([moment] * len(atoms))
     return atoms
 
 
@@ -175,6 +228,13 @@ def _changed(**arrays: Any) -> Atoms:
         (_water(charge=1), "9 electrons cannot have spin multiplicity 1"),
         (_water(spin=2), "10 electrons cannot have spin multiplicity 2"),
         (_water(spin=0), "multiplicity 0"),
+        (_water(charge=0.9), r"info\['charge'\] is 0\.9, not a whole number; set it to one"),
+        (_water(charge=float("nan")), "'charge'.* is nan, not a whole number"),
+        (_water(charge="one"), "'charge'.* is 'one', not a whole number"),
+        (_water(spin=1.5), r"'spin'.* is 1\.5, not a whole number"),
+        (_changed(constraints=[FixAtoms([0])]), r"constraints \(FixAtoms\), which are not kept; remove them"),
+        (_changed(constraints=[FixAtoms([0]), FixBondLength(0, 1)]), r"\(FixAtoms, FixBondLengths\)"),
+        (_magnetic(bulk("Fe"), np.nan), "moments are not finite"),
         (Atoms("H2", [[0, 0, 0], [0, 0, 0.29]]), "0.290 Å apart"),
         (Atoms("He", cell=[0.2, 5, 5], pbc=True), "0.200 Å apart"),
         (Atoms("He2", [[0, 0, 0], [0, 0, 9.8]], cell=[10, 10, 10], pbc=True), "0.200 Å apart"),
@@ -189,6 +249,20 @@ def test_impossible_structures_are_refused_by_their_number(atoms: Atoms, says: s
 def test_possible_structures_pass() -> None:
     slab = Atoms("He", cell=[5, 5, 0], pbc=[True, True, False])
     check([molecule("H2O"), _water(charge=1, spin=2), _water(spin=3), bulk("Si"), slab, isolated_atom("O")])
+    check([molecule("O2"), _magnetic(bulk("Fe"), 2.2), _water(charge=1.0, spin=2.0)])
+
+
+@pytest.mark.parametrize("given", [1.0, np.int64(1), np.float32(1), True])
+def test_a_whole_number_of_any_type_is_a_charge(given: object) -> None:
+    assert charge_of(_water(charge=given)) == 1
+    assert digest(_water(charge=given)) == digest(_water(charge=1))
+
+
+@pytest.mark.parametrize("key", ["charge", "spin"])
+@pytest.mark.parametrize("ask", [digest, {"charge": charge_of, "spin": spin_of}])
+def test_a_charge_or_spin_that_is_not_whole_is_not_rounded(key: str, ask: Any) -> None:
+    with pytest.raises(StructureError, match=f"info.*{key}.* is 0.9"):
+        (ask[key] if isinstance(ask, dict) else ask)(_water(**{key: 0.9}))
 
 
 def test_no_structure_at_all_is_refused() -> None:
