@@ -34,10 +34,14 @@ class Record:
             self._keep_frame(atoms)
             due = self.steps % self.task.check_every == 0 or self.steps == self.task.steps or self.finished
             if due:
-                self._measure(atoms)
-                self.stopped = self.monitor(self.steps, atoms)
+                self.ask(atoms)
             if self.stopped or self.finished:
                 return
+
+    def ask(self, atoms: Atoms) -> None:
+        """Let the monitor look at the atoms where they are."""
+        self._measure(atoms)
+        self.stopped = self.monitor(self.steps, atoms)
 
     def segment(self, atoms: Atoms, state: bytes) -> Segment:
         """The segment that ends with these atoms."""

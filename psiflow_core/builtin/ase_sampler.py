@@ -16,7 +16,6 @@ from psiflow_core.structures import Plain, displaced, from_plain, to_plain
 
 if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
-    from ase.filters import FrechetCellFilter
     from ase.md.md import MolecularDynamics
     from ase.optimize.optimize import Optimizer
 
@@ -25,9 +24,10 @@ class AseSampler(Sampler):
     """Molecular dynamics (NVE, NVT, NPT) and geometry optimisation with ASE's integrators and optimisers.
 
     Two segments of N steps equal one of 2N bit by bit, in every ensemble, if the forces do. The random stream
-    goes on from the walker's state; the seed of a task starts it where there is no state yet. Under NPT the
-    state holds the force on the cell, which lags half a step behind the atoms: after a change of potential
-    between segments that half step is still the old one's.
+    goes on from the walker's state; the seed of a task starts it where there is no state yet. An optimiser
+    keeps its memory of the surface as long as energy and forces are those at which it left off; under another
+    potential it starts afresh. Under NPT the state holds the force on the cell, which lags half a step behind
+    the atoms: after a change of potential between segments that half step is still the old one's.
     """
 
     name: ClassVar[str] = "ase"
@@ -38,14 +38,16 @@ class AseSampler(Sampler):
     """Time step of molecular dynamics. [fs]"""
     temperature: PositiveFloat = 300.0
     """Of the thermostat; under NVE that of the first momenta only. [K]"""
-    pressure: float = 0.0
-    """External pressure, under NPT and where an optimisation relaxes the cell. [bar]"""
-    thermostat: Literal["langevin", "bussi"] = "langevin"
-    """`langevin` (BAOAB; the only one under NPT) or `bussi` (stochastic rescaling of the velocities)."""
+    pressure: float | None = None
+    """External pressure, under NPT and where an optimisation relaxes the cell; none is meant by leaving this
+    out. [bar]"""
+    thermostat: Literal["langevin", "bussi"] | None = None
+    """`langevin` (BAOAB; the only one under NPT), which is meant by leaving this out, or `bussi` (stochastic
+    rescaling of the velocities)."""
     friction: PositiveFloat = 5.0
     """Friction of Langevin's thermostat; the inverse of the time constant of Bussi's. [1/ps]"""
-    barostat: Literal["isotropic", "flexible"] = "isotropic"
-    """Whether the cell breathes as a whole or in all its six strains."""
+    barostat: Literal["isotropic", "flexible"] | None = None
+    """Whether the cell breathes as a whole, which is meant by leaving this out, or in all its six strains."""
     barostat_time: PositiveFloat = 500.0
     """Time constant of the barostat. [fs]"""
     algorithm: Literal["lbfgs", "bfgs", "fire"] = "lbfgs"
@@ -57,8 +59,15 @@ class AseSampler(Sampler):
 
     @model_validator(mode="after")
     def _belong_together(self) -> AseSampler:
-        if self.ensemble == "npt" and self.thermostat != "langevin":
+        if self.ensemble == "npt" and self.thermostat == "bussi":
             raise ValueError("thermostat='bussi' does not work with ensemble='npt'; use 'langevin'")
+        if self.ensemble not in ("nvt", "npt") and self.thermostat is not None:
+            raise ValueError(f"ensemble '{self.ensemble}' has no thermostat; leave thermostat out, or use 'nvt'")
+        if self.ensemble != "npt" and self.barostat is not None:
+            raise ValueError(f"ensemble '{self.ensemble}' has no barostat; leave barostat out, or use 'npt'")
+        if self.pressure is not None and not (self.ensemble == "npt" or self.relax_cell):
+            remedy = "set relax_cell=True" if self.ensemble == "optimise" else "use 'npt'"
+            raise ValueError(f"ensemble '{self.ensemble}' keeps its cell; leave pressure out, or {remedy}")
         if self.relax_cell and self.ensemble != "optimise":
             raise ValueError("relax_cell needs ensemble='optimise'; a cell that moves at a temperature is 'npt'")
         return self
@@ -106,11 +115,20 @@ class AseSampler(Sampler):
         """What the state of a barostat or an optimiser belongs to; after a change it starts afresh."""
         if self.ensemble == "optimise":
             return [self.ensemble, self.algorithm, "cell" if self.relax_cell else "atoms"]
-        return [self.ensemble, *([self.barostat] if self.ensemble == "npt" else [])]
+        return [self.ensemble, *([self._shape] if self.ensemble == "npt" else [])]
+
+    @property
+    def _shape(self) -> str:
+        return self.barostat or "isotropic"
+
+    @property
+    def _external_pressure(self) -> float:
+        """In ASE's units."""
+        return (self.pressure or 0.0) * units.bar
 
     @property
     def _is_langevin(self) -> bool:
-        return self.ensemble == "npt" or (self.ensemble == "nvt" and self.thermostat == "langevin")
+        return self.ensemble == "npt" or (self.ensemble == "nvt" and self.thermostat != "bussi")
 
     def _dynamics(self, atoms: Atoms, rng: np.random.Generator) -> MolecularDynamics:
         timestep, relaxation = self.timestep * units.fs, 1000 * units.fs / self.friction
@@ -126,31 +144,41 @@ class AseSampler(Sampler):
     def _barostat(self, atoms: Atoms) -> dict[str, Any]:
         """Langevin piston with the masses of Martyna, Tobias and Klein, J. Chem. Phys. 101, 4177 (1994)."""
         period = self.barostat_time * units.fs
-        directions = 3 if self.barostat == "isotropic" else 1
+        directions = 3 if self._shape == "isotropic" else 1
         return {
-            "externalstress": -self.pressure * units.bar,
-            "hydrostatic": self.barostat == "isotropic",
+            "externalstress": -self._external_pressure,
+            "hydrostatic": self._shape == "isotropic",
             "P_tau": period,
             "P_mass": directions * (len(atoms) + 1) * units.kB * self.temperature * period**2,
         }
 
     def _optimise(self, record: Record, atoms: Atoms, state: Plain) -> Segment:
-        moved: Atoms | FrechetCellFilter = atoms
-        if self.relax_cell:
-            from ase.filters import FrechetCellFilter
-
-            moved = FrechetCellFilter(atoms, scalar_pressure=self.pressure * units.bar)
-            moved.orig_cell = state.get("cell", moved.orig_cell)
+        moved = self._moved(atoms, state)
+        if "end" in state and not _alike(state["end"], _pull(moved), len(atoms)):
+            # Another potential pulls here: what an optimiser learnt from the old one sends it uphill.
+            state, moved = {}, self._moved(atoms, {})
         optimiser = _remembering(self.algorithm)(moved, logfile=None)
         optimiser.recall(state.get("memory"))
         moves: Iterator[bool] = optimiser.irun(fmax=self.fmax, steps=record.task.steps)
         record.finished = next(moves)  # before the first step
-        if not record.finished:
+        if record.finished:
+            record.ask(atoms)
+        else:
             record.follow(moves, atoms)
-        after = {"motion": self._motion, "memory": optimiser.memory}
+        after = {"motion": self._motion, "memory": optimiser.memory, "end": _pull(moved)}
         if self.relax_cell:
             after["cell"] = moved.orig_cell
         return record.segment(atoms, write_state(self, after))
+
+    def _moved(self, atoms: Atoms, state: Plain) -> Any:
+        """What the optimiser moves: the atoms, or atoms and cell in one, as the state left them."""
+        if not self.relax_cell:
+            return atoms
+        from ase.filters import FrechetCellFilter
+
+        moved = FrechetCellFilter(atoms, scalar_pressure=self._external_pressure)
+        moved.orig_cell = state.get("cell", moved.orig_cell)
+        return moved
 
 
 class RandomDisplacement(Sampler):
@@ -255,6 +283,18 @@ def _remembering(algorithm: str) -> Callable[..., Optimizer]:
                     setattr(self, name, memory[name])
 
     return Remembering
+
+
+def _pull(moved: Any) -> Plain:
+    """By what we know a potential again: energy [eV] and forces [eV/Å] of what an optimiser moves."""
+    return {"energy": float(moved.get_potential_energy()), "forces": moved.get_forces()}
+
+
+def _alike(before: Plain, now: Plain, atoms: int) -> bool:
+    """Whether it is one potential, up to the noise of single precision."""
+    largest = np.abs(before["forces"]).max()
+    same_forces = np.abs(now["forces"] - before["forces"]).max() <= 1e-3 * largest
+    return bool(same_forces and abs(now["energy"] - before["energy"]) <= 1e-5 * atoms)
 
 
 def _at_rest(atoms: Atoms) -> Atoms:

@@ -55,7 +55,8 @@ class SamplerContract(ComponentContract):
     def test_a_segment_of_no_steps_goes_nowhere(self, structure: Atoms) -> None:
         segment = self.sample(Walker(structure), SamplingTask(0, seed=1))
         assert segment.steps == 0
-        assert digest(segment.walker.structure) == digest(structure)
+        for name in ("positions", "cell"):
+            assert np.array_equal(_array(segment.walker.structure, name), _array(structure, name))
 
     def test_two_segments_equal_one_of_twice_the_length(self, structure: Atoms) -> None:
         once = self.sample(Walker(structure), SamplingTask(14, seed=1)).walker
@@ -80,6 +81,18 @@ class SamplerContract(ComponentContract):
         self.sample(Walker(structure), SamplingTask(8, seed=1, check_every=3), lambda step, _: asked.append(step))
         assert asked == [3, 6, 8]
 
+    def test_the_monitor_sees_a_walker_that_has_nowhere_to_go(self, structure: Atoms) -> None:
+        """An optimisation that is at its minimum already; whoever moves in time has somewhere to go."""
+        walker = Walker(structure)
+        for _ in range(1 if self.moves or self.random else 40):
+            walker = self.sample(walker, SamplingTask(50, seed=1)).walker
+        asked: list[tuple[int, Atoms]] = []
+        segment = self.sample(walker, SamplingTask(2, seed=1), lambda *seen: asked.append(seen))
+        assert asked[-1][0] == segment.steps
+        assert digest(asked[-1][1]) == digest(segment.walker.structure)
+        assert segment.finished == (segment.steps == 0)
+        assert segment.steps or len(asked) == 1
+
     def test_the_monitor_stops_the_walker_where_it_is(self, structure: Atoms) -> None:
         seen = []
 
@@ -98,6 +111,16 @@ class SamplerContract(ComponentContract):
         assert len({digest(frame) for frame in segment.frames}) == 3
         assert not self.sample(Walker(structure), SamplingTask(9, seed=1)).frames
 
+    def test_frames_are_counted_from_the_walkers_start(self, structure: Atoms) -> None:
+        walker, frames = Walker(structure), []
+        for _ in range(2):
+            segment = self.sample(walker, SamplingTask(7, seed=1, stride=5))
+            walker = _through_json(segment.walker)
+            frames.append(segment.frames)
+        assert [len(kept) for kept in frames] == [1, 1]  # steps 5 and 10
+        third = self.sample(self.sample(Walker(structure), SamplingTask(7, seed=1)).walker, SamplingTask(3, seed=1))
+        assert digest(frames[1][0]) == digest(third.walker.structure)
+
     def test_frames_carry_energy_and_forces(self, structure: Atoms) -> None:
         frame = self.sample(Walker(structure), SamplingTask(4, seed=1, stride=4)).frames[0]
         label, fresh = label_of(frame), from_plain(to_plain(frame))
@@ -108,6 +131,13 @@ class SamplerContract(ComponentContract):
     def test_a_walker_that_moves_in_time_is_given_momenta(self, structure: Atoms) -> None:
         walker = self.sample(Walker(structure), SamplingTask(1, seed=1)).walker
         assert bool(walker.structure.get_momenta().any()) == self.moves
+
+    def test_momenta_of_zero_are_none(self, structure: Atoms) -> None:
+        """A file that has been at rest, or that has a column for momenta and nothing in it."""
+        still = structure.copy()
+        still.set_momenta(np.zeros((len(still), 3)))
+        ends = [self.sample(Walker(atoms), SamplingTask(3, seed=1)).walker.structure for atoms in (structure, still)]
+        assert np.array_equal(ends[0].get_momenta(), ends[1].get_momenta())
 
     def test_a_walker_with_momenta_keeps_its_way(self, structure: Atoms) -> None:
         fast = structure.copy()

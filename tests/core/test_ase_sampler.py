@@ -111,6 +111,29 @@ class Counting(PredictorCalculator):
         super().calculate(*args, **kwargs)
 
 
+class Softer(EMT):
+    """Another model: the same surface at half its height."""
+
+    def calculate(self, *args: Any, **kwargs: Any) -> None:
+        super().calculate(*args, **kwargs)
+        self.results = {
+            name: 0.5 * value for name, value in self.results.items() if name in ("energy", "forces", "stress")
+        }
+
+
+class Noisy(Counting):
+    """The last digits of single precision are another device's."""
+
+    def calculate(self, *args: Any, **kwargs: Any) -> None:
+        super().calculate(*args, **kwargs)
+        forces = self.results["forces"]
+        self.results["forces"] = forces + 1e-6 * np.random.default_rng(self.calls).normal(size=forces.shape)
+
+
+def _quiet(step: int, atoms: Atoms) -> None:
+    return None
+
+
 def _run(sampler: Sampler, atoms: Atoms, forces: Calculator | None, steps: int, **task: Any) -> Segment:
     return sampler.sample(Walker(atoms), forces, SamplingTask(steps, seed=1, **task), lambda step, atoms: None)
 
@@ -225,6 +248,37 @@ def test_an_optimisation_ends_where_no_force_is_left(algorithm: str) -> None:
     assert (again.finished, again.steps) == (True, 0)
 
 
+@pytest.mark.parametrize("algorithm", ["lbfgs", "bfgs", "fire"])
+@pytest.mark.parametrize("relax_cell", [False, True])
+def test_an_optimiser_forgets_when_the_potential_changes(algorithm: str, relax_cell: bool) -> None:
+    """As a campaign's model does between two segments: what was learnt of the old one sends the walker uphill."""
+    sampler = AseSampler(ensemble="optimise", algorithm=algorithm, relax_cell=relax_cell, fmax=1e-6)
+    walker = _run(sampler, _copper(), Counting(), 12).walker
+    task = SamplingTask(5, seed=1)
+    same, other, afresh = (
+        sampler.sample(Walker(walker.structure, state), PredictorCalculator(CalculatorPredictor(forces)), task, _quiet)
+        for state, forces in ((walker.state, EMT()), (walker.state, Softer()), (None, Softer()))
+    )
+    assert np.array_equal(other.walker.structure.positions, afresh.walker.structure.positions)
+    assert np.array_equal(other.walker.structure.cell, afresh.walker.structure.cell)
+    whole = _run(sampler, _copper(), Counting(), 17).walker.structure
+    assert np.array_equal(same.walker.structure.positions, whole.positions)
+    assert np.array_equal(same.walker.structure.cell, whole.cell)
+
+
+def test_an_optimiser_goes_on_under_the_noise_of_single_precision() -> None:
+    sampler = AseSampler(ensemble="optimise", algorithm="bfgs", fmax=1e-4)
+    walker = _run(sampler, _copper(), Counting(), 5).walker
+    kept, forgotten = (
+        sampler.sample(Walker(walker.structure, state), Noisy(), SamplingTask(3, seed=1), _quiet).walker.structure
+        for state in (walker.state, None)
+    )
+    exact = _run(sampler, _copper(), Counting(), 8).walker.structure
+    error = np.abs(kept.positions - exact.positions).max()
+    assert 0 < error < 1e-5
+    assert np.abs(forgotten.positions - exact.positions).max() > 10 * error
+
+
 def test_a_relaxed_cell_pushes_back_with_the_pressure_outside() -> None:
     sampler = AseSampler(ensemble="optimise", relax_cell=True, pressure=50_000.0, fmax=1e-4)
     segment = _run(sampler, _copper(), Counting(), 500)
@@ -283,6 +337,11 @@ def test_the_state_of_another_sampler_is_refused() -> None:
         ({"ensemble": "nvp"}, "ensemble='nvp'"),
         ({"ensemble": "npt", "thermostat": "bussi"}, "use 'langevin'"),
         ({"relax_cell": True}, "needs ensemble='optimise'"),
+        ({"ensemble": "nve", "thermostat": "langevin"}, "'nve' has no thermostat"),
+        ({"ensemble": "optimise", "thermostat": "bussi"}, "'optimise' has no thermostat"),
+        ({"ensemble": "nvt", "barostat": "flexible"}, "'nvt' has no barostat"),
+        ({"ensemble": "nvt", "pressure": 1.0}, "keeps its cell; leave pressure out, or use 'npt'"),
+        ({"ensemble": "optimise", "pressure": 1.0}, "keeps its cell; leave pressure out, or set relax_cell=True"),
         ({"temprature": 300.0}, "Did you mean 'temperature'"),
     ],
 )

@@ -1,17 +1,19 @@
-"""Options are checked by name, and knowing them needs no engine."""
+"""Options are checked by name, and a foundation model is named by its content."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+import hashlib
+from pathlib import Path
 
 import pytest
+from ase import Atoms
 from psiflow_mace.potential import Mace
 
 from psiflow_core import plugins
-from psiflow_core.errors import OptionError
+from psiflow_core.errors import OptionError, StructureError
 from psiflow_core.plugins import build
+
+CATION, TRIPLET = {"charge": 1, "spin": 2}, {"charge": 0, "spin": 3}
 
 
 @pytest.mark.parametrize(
@@ -24,6 +26,8 @@ from psiflow_core.plugins import build
         ({"energy_weight": 0, "forces_weight": 0}, "energy_weight and forces_weight are both zero"),
         ({"ema_decay": 1.0}, "ema_decay=1.0: .* less than 1"),
         ({"learning_rate": float("nan")}, "learning_rate=nan: .*finite"),
+        ({"foundation_digest": "0" * 64}, "foundation_digest without foundation_model"),
+        ({"foundation_model": "missing.model"}, r"foundation_model='/.*/missing.model' cannot be read: No such file"),
         ({"steps": 0, "batch_size": 0}, "steps=0: .*; batch_size=0: "),
     ],
 )
@@ -38,17 +42,28 @@ def test_every_option_is_documented_with_its_unit() -> None:
         assert field.description.rstrip().endswith("]"), name
 
 
-def test_a_spec_makes_the_same_potential_again() -> None:
-    spec = plugins.potential("mace", r_max=4.2, patience=3)
-    again = build(type(spec).from_plain(json.loads(json.dumps(spec.to_plain()))))
-    assert again == Mace(r_max=4.2, patience=3)
-    assert spec.distribution == "psiflow-mace"
+def test_a_spec_holds_the_full_path_and_the_content_of_a_foundation_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "some.model"
+    file.write_bytes(b"weights")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    specs = [plugins.potential("mace", foundation_model=path) for path in ("some.model", "~/some.model", str(file))]
+    assert specs[0] == specs[1] == specs[2]
+    assert specs[0].options["foundation_model"] == str(file)
+    assert specs[0].options["foundation_digest"] == hashlib.sha256(b"weights").hexdigest()
+    file.write_bytes(b"other weights")
+    assert plugins.potential("mace", foundation_model="some.model").digest != specs[0].digest
+    file.unlink()
+    monkeypatch.chdir("/")
+    assert build(specs[0]).options() == specs[0].options  # a worker that only predicts need not see the file
 
 
-def test_options_need_no_engine() -> None:
-    code = (
-        "import sys; from psiflow_core import plugins; plugins.potential('mace', r_max=4.0);"
-        "print(sorted({'torch', 'mace', 'e3nn', 'vesin', 'parsl'} & set(sys.modules)))"
-    )
-    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert process.stdout.strip() == "[]"
+def test_structures_that_differ_only_in_charge_or_spin_are_refused() -> None:
+    neutral, ion, triplet = (Atoms("O2", [[0, 0, 0], [0, 0, 1.2]], info=info) for info in ({}, CATION, TRIPLET))
+    Mace().check([neutral, neutral, Atoms("O", info={"spin": 3})])
+    with pytest.raises(StructureError, match=r"O2 comes with charge 0 and spin 1, and with charge 1 and spin 2"):
+        Mace().check([neutral, ion])
+    with pytest.raises(StructureError, match=r"charge 0 and spin 3.* cannot tell apart"):
+        Mace().check([neutral, triplet])

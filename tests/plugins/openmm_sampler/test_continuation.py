@@ -87,13 +87,6 @@ def test_walkers_in_threads_move_as_they_do_alone(crystal, argon):
     assert all(same(one, other) for one, other in zip(alone, together, strict=True))
 
 
-@pytest.mark.parametrize("name", ["langevin", "isotropic"])
-def test_the_seed_makes_the_trajectory(name, crystal, argon, move):
-    ends = [move(SAMPLERS[name], crystal, argon, 30, seed=seed).walker.structure for seed in (0, 0, 1)]
-    assert same(ends[0], ends[1])
-    assert not same(ends[0], ends[2])
-
-
 @pytest.mark.parametrize("change", ["temperature", "moved", "foreign", "masses"])
 def test_a_state_that_is_not_the_walkers_is_left_aside(change, crystal, argon, move):
     """The walker then starts from its structure and momenta, with random numbers from the segment's seed."""

@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 from ase import Atoms, units
 from ase.build import bulk
+from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
+from psiflow_openmm_sampler._minimisation import NoWayDown
 from psiflow_openmm_sampler.sampler import OpenMM
+
+from psiflow_core.components import Walker
 
 NVE = OpenMM(ensemble="nve", temperature=80.0, timestep=4.0)
 
@@ -143,3 +147,62 @@ def test_minimisation_can_be_interrupted_and_taken_up_again(cluster, argon, move
     assert second.finished
     again = move(sampler, second.walker, argon, 500)
     assert (again.steps, again.finished) == (0, True)
+
+
+class Kinked(Calculator):
+    """A wedge: the force does not vanish towards its edge, so that nothing converges there."""
+
+    implemented_properties = ("energy", "forces")
+
+    def calculate(self, atoms=None, properties=None, system_changes=all_changes):
+        heights = np.abs(atoms.positions)
+        self.results = {"energy": float(heights.sum()), "forces": -np.sign(atoms.positions)}
+
+
+def test_a_minimiser_that_gives_up_is_seen_and_does_not_stall(move):
+    """A segment that ends early shows where, and one that would not move at all is a failure, told as such."""
+    start = Atoms("Ar2", positions=[[0.3, -0.2, 0.5], [2.1, 1.7, -3.3]])
+    sampler, seen = OpenMM(ensemble="minimise"), []
+    segment = move(sampler, start, Kinked(), 50, monitor=lambda *look: seen.append(look), stride=1)
+    assert 0 < len(segment.frames) == segment.steps < 50
+    assert (seen[-1][0], segment.finished) == (segment.steps, False)
+    assert np.array_equal(seen[-1][1].positions, segment.walker.structure.positions)
+
+    def go_on(walker: Walker) -> None:
+        for _ in range(20):
+            walker = move(sampler, walker, Kinked(), 50).walker
+
+    with pytest.raises(NoWayDown, match=r"a force of 1\.7 eV/Å; set a tolerance above that \(it is 0\.05\)"):
+        go_on(segment.walker)
+
+
+def test_the_monitor_may_stop_a_minimiser_that_does_not_move(move):
+    """An uncertain structure is a candidate even there."""
+
+    class Uphill(Kinked):
+        def calculate(self, *args, **kwargs):
+            super().calculate(*args, **kwargs)
+            self.results["forces"] = -self.results["forces"]
+
+    start = Atoms("Ar", positions=[[0.3, -0.2, 0.5]])
+    segment = move(OpenMM(ensemble="minimise"), start, Uphill(), 50, monitor=lambda step, atoms: "uncertain")
+    assert (segment.steps, segment.stopped, segment.finished) == (0, "uncertain", False)
+    with pytest.raises(NoWayDown):
+        move(OpenMM(ensemble="minimise"), start, Uphill(), 50)
+
+
+def test_a_segment_of_no_steps_asks_for_nothing(cluster, argon, move):
+    cluster.set_momenta(np.ones((13, 3)))
+    for sampler in (NVE, OpenMM(temperature=80.0)):
+        walker = Walker(cluster, b"whatever it is", 7)
+        assert move(sampler, walker, argon, 0).walker == Walker(cluster, b"whatever it is", 7)
+    assert argon.calls == 0
+    end = move(OpenMM(ensemble="minimise"), cluster, argon, 0).walker.structure
+    assert np.array_equal(end.positions, cluster.positions)
+    assert np.array_equal(end.get_momenta(), cluster.get_momenta())
+
+
+def test_without_a_temperature_atoms_at_rest_stay_at_rest(ideal_gas, move):
+    atoms = Atoms("Ar2", positions=[[0, 0, 0], [0, 0, 4]], momenta=np.zeros((2, 3)))
+    assert not move(OpenMM(ensemble="nve"), atoms, ideal_gas, 5).walker.structure.get_momenta().any()
+    assert move(NVE, atoms, ideal_gas, 5).walker.structure.get_momenta().any()

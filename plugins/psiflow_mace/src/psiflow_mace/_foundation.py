@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
@@ -13,20 +15,32 @@ from ase.data import atomic_numbers, chemical_symbols
 from psiflow_core.errors import OptionError
 from psiflow_core.structures import Plain, species
 from psiflow_mace._engine import DTYPES, precision, quiet, torch
-from psiflow_mace._model import Model, build
+from psiflow_mace._model import FOUNDATION_SHAPE, Model, build
+
+if TYPE_CHECKING:
+    from psiflow_mace.potential import Mace
 
 
-def check(file: Path, structures: Sequence[Atoms]) -> None:
+NOISE = 0.02
+"""Relative spread that a seed gives each weight, so that members of a committee do not start alike: a few steps
+of training heal the error that it makes, and the members stay apart. [fraction]"""
+
+
+def check(options: Mace, structures: Sequence[Atoms]) -> None:
     """Refuse a foundation model that cannot be a start for these structures.
 
     Raises:
-        OptionError: the file cannot be read, is of another kind, or does not know a species.
+        OptionError: the file cannot be read, is not the one that was named, is of another kind, or does not know
+            a species.
     """
-    _select(_read(file), species(structures), file)
+    _select(_read(options), species(structures), options)
 
 
-def model(file: Path, atomic_energies: dict[str, float], dtype: str) -> Model:
-    """The foundation model cut down to the species of ``atomic_energies``, which replace its own.
+def model(options: Mace, atomic_energies: dict[str, float], seed: int) -> Model:
+    """The foundation model as a member of a committee starts from it.
+
+    It is cut down to the species of ``atomic_energies``, which replace its own, and its weights are moved by
+    `NOISE`, which the seed decides.
 
     Raises:
         OptionError: as `check`.
@@ -34,8 +48,9 @@ def model(file: Path, atomic_energies: dict[str, float], dtype: str) -> Model:
     from mace.tools import AtomicNumberTable
     from mace.tools.finetuning_utils import load_foundations_elements
 
-    foundation = _read(file).to(DTYPES[dtype])
-    numbers = _select(foundation, list(atomic_energies), file)
+    dtype = options.dtype
+    foundation = _read(options).to(DTYPES[dtype])
+    numbers = _select(foundation, list(atomic_energies), options)
     plan = _architecture(foundation, numbers)
     with torch.random.fork_rng(devices=[]):
         network = build(plan, dtype)
@@ -48,31 +63,61 @@ def model(file: Path, atomic_energies: dict[str, float], dtype: str) -> Model:
             max_L=foundation.products[0].linear.irreps_out.lmax,
             default_dtype=DTYPES[dtype],
         )
-    shape = {"foundation_model": file.name, "dtype": dtype}
+    _move(network, seed)
     weights = {name: tensor.detach() for name, tensor in network.state_dict().items()}
+    chosen = options.options()
+    shape = {name: chosen[name] for name in FOUNDATION_SHAPE}
     return Model(plan, dict(atomic_energies), dtype, shape, weights)
 
 
-def _read(file: Path) -> Any:
+def _move(network: Any, seed: int) -> None:
+    """Multiply every weight by 1 + `NOISE` × a normal deviate: a weight that is zero by design stays so."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight *= 1 + NOISE * torch.randn(weight.shape, generator=generator, dtype=weight.dtype)
+
+
+def _read(options: Mace) -> Any:
+    content = _content(options)
     try:
         with quiet():
-            network = torch.load(file, map_location="cpu", weights_only=False)  # the user named this file
+            network = torch.load(io.BytesIO(content), map_location="cpu", weights_only=False)  # the file as named
     except Exception as error:  # whatever unpickling makes of a file that holds no module
-        raise OptionError(f"foundation_model={str(file)!r} cannot be read as a MACE model: {error}") from error
+        raise OptionError(f"{_named(options)} cannot be read as a MACE model: {error}") from error
     if type(network).__name__ != "ScaleShiftMACE":
-        raise OptionError(f"foundation_model={str(file)!r} holds a {type(network).__name__}, not a ScaleShiftMACE")
+        raise OptionError(f"{_named(options)} holds a {type(network).__name__}, not a ScaleShiftMACE")
     if len(getattr(network, "heads", ["Default"])) > 1:
         heads = ", ".join(network.heads)
-        raise OptionError(f"foundation_model={str(file)!r} has heads {heads}: take one out with mace_select_head")
+        raise OptionError(f"{_named(options)} has heads {heads}: take one out with mace_select_head")
     return network
 
 
-def _select(network: Any, symbols: Sequence[str], file: Path) -> list[int]:
+def _content(options: Mace) -> bytes:
+    """The bytes of the file, once they are known to be those that the options were made with."""
+    assert options.foundation_model is not None
+    try:
+        content = Path(options.foundation_model).read_bytes()
+    except OSError as error:
+        raise OptionError(f"{_named(options)} cannot be read here: {error.strerror}") from error
+    if hashlib.sha256(content).hexdigest() != options.foundation_digest:
+        raise OptionError(
+            f"{_named(options)} does not have the SHA-256 {options.foundation_digest}: "
+            "bring the file back, or make the potential anew"
+        )
+    return content
+
+
+def _named(options: Mace) -> str:
+    return f"foundation_model={options.foundation_model!r}"
+
+
+def _select(network: Any, symbols: Sequence[str], options: Mace) -> list[int]:
     known = [int(number) for number in network.atomic_numbers]
     missing = [symbol for symbol in symbols if atomic_numbers[symbol] not in known]
     if missing:
         names = ", ".join(chemical_symbols[number] for number in known)
-        raise OptionError(f"foundation_model={str(file)!r} knows {names}, and not {', '.join(missing)}")
+        raise OptionError(f"{_named(options)} knows {names}, and not {', '.join(missing)}")
     return sorted(atomic_numbers[symbol] for symbol in symbols)
 
 

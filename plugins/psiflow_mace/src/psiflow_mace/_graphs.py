@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -40,12 +42,11 @@ class Graph:
 
 
 class GraphBuilder:
-    """Makes graphs for one network: its cutoff [Å] and its atomic numbers."""
+    """Makes graphs for one network: its cutoff [Å] and its atomic numbers. Threads may share it."""
 
     def __init__(self, cutoff: float, numbers: Sequence[int]) -> None:
-        from vesin import NeighborList  # type: ignore[import-untyped]
-
-        self._neighbours = NeighborList(cutoff=cutoff, full_list=True, n_threads=1)
+        self._cutoff = cutoff
+        self._thread = threading.local()
         self._place = np.full(len(chemical_symbols), -1)
         self._place[list(numbers)] = np.arange(len(numbers))
 
@@ -61,7 +62,7 @@ class GraphBuilder:
         periodic = np.array(atoms.pbc, bool)
         # A molecule's cell, however wide, plays no part: the list is made from its atoms alone.
         cell = np.array(atoms.cell.complete(), float) if periodic.any() else np.eye(3)
-        i, j, shifts = self._neighbours.compute(
+        i, j, shifts = self._neighbours().compute(
             points=atoms.positions, box=cell, periodic=periodic, quantities="ijS", copy=False
         )
         return Graph(
@@ -72,6 +73,14 @@ class GraphBuilder:
             cell=cell,
             has_stress=bool(periodic.all()) and atoms.cell.rank == 3,
         )
+
+    def _neighbours(self) -> Any:
+        """The calling thread's neighbour list: its results lie in memory that its next call overwrites."""
+        from vesin import NeighborList  # type: ignore[import-untyped]
+
+        if not hasattr(self._thread, "neighbours"):
+            self._thread.neighbours = NeighborList(cutoff=self._cutoff, full_list=True, n_threads=1)
+        return self._thread.neighbours
 
     def _stranger(self, atoms: Atoms) -> str:
         strangers = sorted({chemical_symbols[z] for z in atoms.numbers if self._place[z] < 0})

@@ -40,6 +40,9 @@ SHAPE = (
 )
 """The options that a parent and its child must share: they decide the number and meaning of the weights."""
 
+FOUNDATION_SHAPE = ("foundation_digest", "dtype")
+"""The same where a foundation model decides the architecture."""
+
 
 @dataclass(frozen=True)
 class Model:
@@ -51,7 +54,7 @@ class Model:
     """By chemical symbol, added to the network's energy in float64. [eV]"""
     dtype: str
     shape: Plain
-    """The options that decided the architecture (`SHAPE`), or the foundation model that did."""
+    """The options that decided the architecture: `SHAPE`, or `FOUNDATION_SHAPE`."""
     weights: Tensors
     """The network's state dict."""
 

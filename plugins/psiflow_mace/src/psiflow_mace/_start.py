@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +14,7 @@ from psiflow_core.structures import Plain, canonical, label_of, sha256, species,
 from psiflow_mace import _foundation
 from psiflow_mace._engine import torch
 from psiflow_mace._graphs import GraphBuilder
-from psiflow_mace._model import SHAPE, Model, architecture, build
+from psiflow_mace._model import FOUNDATION_SHAPE, SHAPE, Model, architecture, build
 
 if TYPE_CHECKING:
     from psiflow_mace.potential import Mace
@@ -33,8 +32,13 @@ def model(options: Mace, task: TrainingTask) -> Model:
         return _from_parent(options, task)
     _require(task, list(task.atomic_energies), "atomic_energies has", "add the energy of the isolated atom")
     if options.foundation_model is not None:
-        return _foundation.model(Path(options.foundation_model), task.atomic_energies, options.dtype)
+        return _foundation.model(options, task.atomic_energies, task.seed)
     return _from_scratch(options, task)
+
+
+def is_warm(options: Mace, task: TrainingTask) -> bool:
+    """Whether a training starts from weights that have learnt something."""
+    return task.parent is not None or options.foundation_model is not None
 
 
 def fingerprint(options: Mace, task: TrainingTask) -> str:
@@ -43,17 +47,15 @@ def fingerprint(options: Mace, task: TrainingTask) -> str:
     hasher.update(canonical({"energies": task.atomic_energies, "torch": torch.__version__}))
     for structures in (task.training, task.validation):
         hasher.update(sha256([to_plain(atoms) for atoms in structures]).encode())
-    for file in (task.parent, options.foundation_model):
-        hasher.update(hashlib.sha256(Path(file).read_bytes()).digest() if file is not None else b"-")
+    if task.parent is not None:
+        hasher.update(hashlib.sha256(task.parent.read_bytes()).digest())
     return hasher.hexdigest()
 
 
 def shape_of(options: Mace) -> Plain:
     """What parent and child must have in common."""
     chosen = options.options()
-    if options.foundation_model is not None:
-        return {"foundation_model": Path(options.foundation_model).name, "dtype": options.dtype}
-    return {name: chosen[name] for name in SHAPE}
+    return {name: chosen[name] for name in (SHAPE if options.foundation_model is None else FOUNDATION_SHAPE)}
 
 
 def _from_parent(options: Mace, task: TrainingTask) -> Model:

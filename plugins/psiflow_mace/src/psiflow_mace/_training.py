@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,11 @@ from psiflow_mace._model import Model, write_atomically
 
 if TYPE_CHECKING:
     from psiflow_mace.potential import Mace
+
+
+WARM_UP = 50
+"""Steps over which the learning rate rises where weights are learnt already: Adam's first steps are as long as its
+rate whatever the gradient, since it knows no variances yet. [count]"""
 
 
 def train(options: Mace, task: TrainingTask) -> TrainingResult:
@@ -67,7 +73,8 @@ class Run:
         self._network = start.network().to(device)
         self._optimizer = _optimizer(self._network, options)
         self._loss = _loss(options, start.dtype, self._stresses).to(device)
-        self._average = _average(self._network, options.ema_decay)
+        self._warm = _start.is_warm(options, task)
+        self._average = _average(self._network, options.ema_decay, self._warm)
         self.step = 0
         self._best: dict[str, Any] = {"loss": np.inf, "step": 0, "weights": None}
         self._history: list[dict[str, float]] = []
@@ -78,6 +85,8 @@ class Run:
 
     def go(self) -> None:
         """Take the steps that are left."""
+        if self._warm and self.step == 0 and self._validation:
+            self._validate()  # a child is no worse than its parent
         while self.step < self._steps and not self._stopped:
             self._losses.append(self._take_step())
             self.step += 1
@@ -109,9 +118,9 @@ class Run:
             torch.nn.utils.clip_grad_norm_(self._network.parameters(), self._options.gradient_clip)
         value = float(loss.detach())
         if not np.isfinite(value):
-            rate = self._options.learning_rate
+            option = "warm_learning_rate" if self._warm else "learning_rate"
             raise TrainingFailed(
-                f"the loss is not finite at step {self.step}: lower learning_rate={rate}, "
+                f"the loss is not finite at step {self.step}: lower {option}={self._first_rate:g}, "
                 "or look for wrong labels in the training set"
             )
         self._optimizer.step()
@@ -120,7 +129,14 @@ class Run:
 
     def _learning_rate(self) -> float:
         progress = self.step / max(1, self._steps - 1)
-        return float(self._options.learning_rate * self._options.learning_rate_decay**progress)
+        rate = self._first_rate * self._options.learning_rate_decay**progress
+        return float(rate * min(1.0, (self.step + 1) / WARM_UP)) if self._warm else float(rate)
+
+    @property
+    def _first_rate(self) -> float:
+        if not self._warm:
+            return self._options.learning_rate
+        return self._options.warm_learning_rate or self._options.learning_rate / 3
 
     def _loss_of(self, examples: Sequence[Example], training: bool) -> torch.Tensor:
         return _dataset.loss(self._network, self._loss, examples, self._start, self._device, self._stresses, training)
@@ -129,17 +145,21 @@ class Run:
         record = {"step": float(self.step), "loss": float(np.mean(self._losses))}
         self._losses = []
         if self._validation:
-            with self._average.average_parameters():
-                found = errors(self._network, self._validation, self._start, self._device)
-                validation_loss = self._weighted(found)
-                if validation_loss < self._best["loss"]:
-                    weights = {name: tensor.clone() for name, tensor in self._network.state_dict().items()}
-                    self._best = {"loss": validation_loss, "step": self.step, "weights": weights}
-            record |= {"validation_loss": validation_loss, **found}
+            record |= self._validate()
             patience = self._options.patience
             waited = (self.step - self._best["step"]) / self._options.evaluate_every
             self._stopped = patience is not None and waited >= patience
         self._history.append(record)
+
+    def _validate(self) -> dict[str, float]:
+        """Loss and errors of the averaged weights on the validation set; the best weights so far are kept."""
+        with self._average.average_parameters():
+            found = errors(self._network, self._validation, self._start, self._device)
+            loss = self._weighted(found)
+            if loss < self._best["loss"]:
+                weights = {name: tensor.clone() for name, tensor in self._network.state_dict().items()}
+                self._best = {"loss": loss, "step": self.step, "weights": weights}
+        return {"validation_loss": loss, **found}
 
     def _weighted(self, found: dict[str, float]) -> float:
         """The loss that the errors on the validation set amount to."""
@@ -170,7 +190,7 @@ class Run:
 
     def resume(self) -> None:
         """Go on from the checkpoint in the folder if it is one of this very task."""
-        state = _read(self._checkpoint, self._device)
+        state = _read(self._checkpoint)
         if state is None or state["fingerprint"] != self._fingerprint:
             return
         self._network.load_state_dict(state["network"])
@@ -180,18 +200,26 @@ class Run:
         self._stopped = state["stopped"]
 
 
-def _read(checkpoint: Path, device: torch.device) -> dict[str, Any] | None:
+def _read(checkpoint: Path) -> dict[str, Any] | None:
     """What a checkpoint holds; None if there is none, or a damaged one, which only costs its steps again."""
-    try:
-        return dict(torch.load(checkpoint, map_location=device, weights_only=True))
-    except Exception:  # torch raises whatever it stumbles over
+    if not _is_whole(checkpoint):
         return None
+    return dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether every part of it has the checksum that it was written with: torch's files are zip archives."""
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            return archive.testzip() is None
+    except (FileNotFoundError, zipfile.BadZipFile):
+        return False
 
 
 def fitting_batch(training: Sequence[Example]) -> int:
-    """How many structures of this size a gradient step takes."""
+    """How many structures of this size a gradient step takes: no more than there are."""
     atoms = float(np.mean([len(example.graph) for example in training]))
-    return max(1, min(8, round(64 / atoms)))
+    return max(1, min(8, round(64 / atoms), len(training)))
 
 
 def minibatch(step: int, seed: int, count: int, size: int) -> list[int]:
@@ -226,7 +254,8 @@ def _loss(options: Mace, dtype: str, stresses: bool) -> Any:
         )
 
 
-def _average(network: Any, decay: float) -> Any:
+def _average(network: Any, decay: float, warm: bool) -> Any:
+    """The average forgets its first weights quickly where they are random, and holds on to a parent's."""
     from torch_ema import ExponentialMovingAverage
 
-    return ExponentialMovingAverage(network.parameters(), decay=decay)
+    return ExponentialMovingAverage(network.parameters(), decay=decay, use_num_updates=not warm)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from ase import Atoms
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from psiflow_core.components import Potential, Predictor, TrainingResult, TrainingTask
+from psiflow_core.errors import StructureError
+from psiflow_core.structures import charge_of, spin_of
 
 
 class Mace(Potential):
@@ -47,7 +51,10 @@ class Mace(Potential):
     """Structures in a gradient step; null takes as many as hold about 64 atoms, but no more than 8: a step on
     several small molecules costs hardly more than on one, and is worth more. [count]"""
     learning_rate: PositiveFloat = 0.03
-    """Adam's learning rate at the first step. [dimensionless]"""
+    """Adam's learning rate at the first step of a training from scratch. [dimensionless]"""
+    warm_learning_rate: PositiveFloat | None = None
+    """The same for one that starts from a parent or a foundation model, reached over 50 steps: a high rate at once
+    would make it forget what it starts with. Null takes a third of `learning_rate`. [dimensionless]"""
     learning_rate_decay: float = Field(default=0.01, gt=0, le=1)
     """Learning rate at the last step over that at the first; it falls exponentially. [fraction]"""
     weight_decay: NonNegativeFloat = 5e-7
@@ -72,8 +79,23 @@ class Mace(Potential):
     dtype: Literal["float32", "float64"] = "float32"
     """Precision of the network; energies are always summed in float64. [name]"""
     foundation_model: str | None = None
-    """File of a MACE model (`.model`) whose architecture and weights a training starts from. MACE's files are
-    pickles, which can run any code when they are opened: name only files that you trust. [path]"""
+    """File of a MACE model (`.model`) whose architecture and weights a training starts from; the seed moves the
+    weights a little, so that a committee has a spread. MACE's files are pickles, which can run any code when they
+    are opened: name only files that you trust. [path]"""
+    foundation_digest: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    """SHA-256 of `foundation_model`; null takes that of the file as it is now. A file that has another one by the
+    time of a training is not opened. [hexadecimal]"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pinned(cls, options: Any) -> Any:
+        """The foundation model by full path and content, so that a spec means the same file everywhere."""
+        file = options.get("foundation_model") if isinstance(options, dict) else None
+        if not isinstance(file, str):
+            return options
+        path = Path(os.path.expanduser(file)).absolute()
+        digest = options.get("foundation_digest") or _sha256(path)
+        return {**options, "foundation_model": str(path), "foundation_digest": digest}
 
     @model_validator(mode="after")
     def _consistent(self) -> Mace:
@@ -81,13 +103,16 @@ class Mace(Potential):
             raise ValueError(f"max_L={self.max_L} needs max_ell of at least {self.max_L}; raise max_ell or lower max_L")
         if not (self.energy_weight or self.forces_weight):
             raise ValueError("energy_weight and forces_weight are both zero; give at least one of them a value")
+        if self.foundation_digest is not None and self.foundation_model is None:
+            raise ValueError("foundation_digest without foundation_model: name the file too")
         return self
 
     def check(self, structures: Sequence[Atoms]) -> None:
-        from psiflow_mace import _foundation
-
+        _refuse_other_charges(structures)
         if self.foundation_model is not None:
-            _foundation.check(Path(self.foundation_model), structures)
+            from psiflow_mace import _foundation
+
+            _foundation.check(self, structures)
 
     def train(self, task: TrainingTask) -> TrainingResult:
         from psiflow_mace import _training
@@ -103,3 +128,24 @@ class Mace(Potential):
         from psiflow_mace import _model
 
         _model.export(model, target)
+
+
+def _sha256(file: Path) -> str:
+    try:
+        with file.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+    except OSError as error:
+        raise ValueError(f"foundation_model={str(file)!r} cannot be read: {error.strerror}") from None
+
+
+def _refuse_other_charges(structures: Sequence[Atoms]) -> None:
+    """MACE sees atoms and no electrons: a composition must come with one charge and one spin."""
+    known: dict[str, tuple[int, int]] = {}
+    for atoms in structures:
+        formula, state = atoms.get_chemical_formula(), (charge_of(atoms), spin_of(atoms))
+        other = known.setdefault(formula, state)
+        if other != state:
+            raise StructureError(
+                f"{formula} comes with charge {other[0]} and spin {other[1]}, and with charge {state[0]} and spin "
+                f"{state[1]}, which potential 'mace' cannot tell apart: learn each in a campaign of its own"
+            )

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 def run(sampler: OpenMM, walker: Walker, forces: Calculator, task: SamplingTask, monitor: Monitor) -> Segment:
     """Move the walker for one segment, or until the monitor stops it."""
+    if not task.steps:
+        return Segment(Walker(walker.structure.copy(), walker.state, walker.step), 0)
     dynamics = Dynamics(sampler, walker, forces, task.seed)
-    observer = Observer(task, monitor, sampler.degrees_of_freedom(len(walker.structure)))
+    observer = Observer(task, monitor, sampler.degrees_of_freedom(len(walker.structure)), walker.step)
     step, reason = 0, None
     while step < task.steps and reason is None:
         target = observer.next(step)
@@ -80,9 +82,8 @@ class Dynamics:
 
     def _start(self, structure: Atoms, seed: int) -> None:
         self._engine.place(structure.positions)
-        if structure.has("momenta"):
-            momenta = structure.get_momenta()
-        else:
+        momenta = structure.get_momenta()
+        if not momenta.any():  # where all are zero, as files may have them, there are none
             momenta = maxwell_boltzmann(self._masses, self._sampler.temperature or 0.0, seed)
         self._engine.set_velocities((momenta - self._half_kick()) / self._masses[:, None])
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-import warnings
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ase import Atoms
 
 from psiflow_core import structures
 from psiflow_core.errors import EngineMissing, OptionError, StructureError, did_you_mean
-from psiflow_pyscf import _pyscf  # noqa: F401  # first: it keeps PySCF from its configuration file
+from psiflow_pyscf import _basis
 
 if TYPE_CHECKING:
     from psiflow_pyscf.reference import PySCF
@@ -53,22 +51,13 @@ def check_structure(options: PySCF, atoms: Atoms) -> None:
             "set info['spin'] (2S+1) and info['charge']"
         )
     for symbol in structures.species([atoms]):
-        if not _has_functions(options.basis, symbol):
+        if not _basis.functions(options.basis, symbol):
+            raise OptionError(f"{_basis.about(options.basis)} has no functions for {symbol}; choose another")
+        if _basis.lacks_a_core(options.basis, symbol):
             raise OptionError(
-                f"reference 'pyscf': basis '{options.basis}' has no functions for {symbol}; choose another"
+                f"{_basis.about(options.basis)} does not describe the innermost electrons of {symbol}, nor is there a "
+                "core potential for them: it is meant for another calculation; choose another"
             )
-
-
-def core_potentials(basis: str, symbols: list[str]) -> dict[str, str]:
-    """Which elements have an effective core potential in this basis, as `pyscf.gto.Mole.ecp` wants it."""
-    from pyscf.gto.basis import load_ecp
-
-    found = {}
-    for symbol in symbols:
-        with _quiet(), contextlib.suppress(Exception):  # a basis without potentials is an error to PySCF
-            if load_ecp(basis, symbol):
-                found[symbol] = basis
-    return found
 
 
 def _check_functional(options: PySCF) -> None:
@@ -99,11 +88,15 @@ def _check_functional(options: PySCF) -> None:
 
 
 def _check_basis(basis: str) -> None:
-    """An unknown name has no functions for any of three common elements."""
-    if not any(_has_functions(basis, symbol) for symbol in ("H", "C", "I")):
-        raise OptionError(
-            f"reference 'pyscf': basis '{basis}' is not known to PySCF.{did_you_mean(basis, _known_bases())}"
-        )
+    if _basis.is_for_fitting(basis):
+        raise OptionError(f"{_basis.about(basis)} fits densities or potentials; name one for orbitals, as 'def2-svp'")
+    if _basis.is_for_plane_waves(basis):
+        raise OptionError(f"{_basis.about(basis)} needs GTH pseudopotentials, which are not used here; choose another")
+    if _basis.exists(basis):
+        return
+    if _basis.has_a_file(basis):
+        raise OptionError(f"{_basis.about(basis)} is a core potential without functions; name the basis set with them")
+    raise OptionError(f"{_basis.about(basis)} is not known to PySCF.{did_you_mean(basis, _basis.known())}")
 
 
 def _check_dispersion(options: PySCF) -> None:
@@ -131,23 +124,6 @@ def _check_dispersion(options: PySCF) -> None:
         ) from error
 
 
-def _has_functions(basis: str, symbol: str) -> bool:
-    from pyscf.gto.basis import load
-
-    with _quiet():
-        try:
-            return bool(load(basis, symbol))
-        except Exception:  # BasisNotFoundError, KeyError, IndexError, by the file's format
-            return False
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 def _about(functional: str) -> str:
     return f"reference 'pyscf': functional '{functional}'"
 
@@ -167,9 +143,3 @@ def _known() -> list[str]:
     from pyscf.dft import libxc
 
     return [name.lower() for name in (*libxc.XC_ALIAS, *libxc.XC_CODES)]
-
-
-def _known_bases() -> list[str]:
-    from pyscf.gto.basis import ALIAS
-
-    return [str(name) for name in ALIAS]

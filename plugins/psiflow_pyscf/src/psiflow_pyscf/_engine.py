@@ -16,7 +16,7 @@ from ase.units import Bohr, Hartree
 from psiflow_core.components import LabelTask, Resources
 from psiflow_core.errors import EngineMissing, OptionError, ReferenceFailed, StructureError
 from psiflow_core.structures import Array, Label, charge_of, species, spin_of
-from psiflow_pyscf import _checks, _scf
+from psiflow_pyscf import _basis, _scf
 
 if TYPE_CHECKING:
     from psiflow_pyscf.reference import PySCF
@@ -62,7 +62,8 @@ def molecule(options: PySCF, atoms: Atoms, resources: Resources, stdout: TextIO)
     mol = gto.Mole()
     mol.atom = list(zip(atoms.get_chemical_symbols(), (atoms.positions / Bohr).tolist(), strict=True))
     mol.unit = "Bohr"  # ASE's bohr, since ASE's units turn the result back
-    mol.basis, mol.ecp = options.basis, _checks.core_potentials(options.basis, species([atoms]))
+    mol.basis = options.basis
+    mol.ecp = {one: found for one in species([atoms]) if (found := _basis.core_potential(options.basis, one))}
     mol.charge, mol.spin = charge_of(atoms), spin_of(atoms) - 1
     mol.verbose, mol.stdout = 4, stdout
     if resources.memory is not None:

@@ -2,6 +2,7 @@
 
 ``~/.pyscf_conf.py`` can redefine functionals and thresholds, so that equal options would give unequal labels.
 PySCF looks first at the file that ``PYSCF_CONFIG_FILE`` names; it is given this package's empty marker.
+This module is the component's `engine`, so that a worker that looks for PySCF imports it this way too.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from pathlib import Path
 
 from psiflow_core.errors import EngineMissing
 
+__all__ = ["__version__"]
+
 os.environ["PYSCF_CONFIG_FILE"] = str(Path(__file__).with_name("py.typed"))
 
 try:
-    import pyscf  # noqa: F401
+    from pyscf import __version__
 except ImportError as error:
     raise EngineMissing(f"PySCF cannot be imported ({error}); install it: pip install pyscf") from error
