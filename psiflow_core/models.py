@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -96,6 +97,11 @@ class TrainedPotential:
         self.spec = spec
         self.members = list(members)
 
+    def __repr__(self) -> str:
+        spec, count = self.spec, len(self.members)
+        members = "1 member" if count == 1 else f"{count} members"
+        return f"<TrainedPotential {spec.name}: {members}, of {spec.distribution} {spec.version}>"
+
     def predictor(self, device: str = "cpu") -> Predictor:
         """The mean over the members."""
         members = load_members(self.spec, self.members, device)
@@ -144,7 +150,9 @@ class TrainedPotential:
         """
         description = Path(folder) / "potential.json"
         if not description.is_file():
-            raise ModelCorrupt(f"there is no potential in {folder}: potential.json is missing")
+            inside = Path(folder) / "potential"
+            hint = f"; give {inside}" if (inside / "potential.json").is_file() else ""
+            raise ModelCorrupt(f"there is no potential in {folder}: potential.json is missing{hint}")
         plain = json.loads(description.read_text())
         members = [ModelFile(Path(folder) / member["file"], member["digest"]) for member in plain["members"]]
         for member in members:
@@ -158,28 +166,60 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that others see whole or not at all, and that survives a loss of power once it is seen."""
-    with _replacing(path) as temporary, temporary.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
+def write_atomically(path: Path, content: bytes, durable: bool = True) -> None:
+    """Write a file that others see whole or not at all.
+
+    Args:
+        durable: it survives a loss of power once it is seen; without, only the death of processes.
+    """
+    with _replacing(path, durable) as temporary:
+        temporary.write_bytes(content)
 
 
 def copy_atomically(source: Path, target: Path) -> None:
-    """A copy of a file that others see whole or not at all."""
-    with _replacing(target) as temporary:
+    """A copy of a file that others see whole or not at all, and that survives a loss of power once it is seen."""
+    with _replacing(target, durable=True) as temporary:
         shutil.copyfile(source, temporary)
 
 
 @contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def _replacing(path: Path, durable: bool) -> Iterator[Path]:
     """A file beside ``path`` that takes its place when the block has ended well, and is gone otherwise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     temporary = path.parent / f".{path.name}-{uuid.uuid4().hex[:8]}"
     try:
         yield temporary
+        if durable:
+            _sync(temporary)
         os.replace(temporary, path)
+        if durable:
+            _sync_folder(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _make_folder(folder: Path) -> None:
+    """A folder, its parents included, whose name survives a loss of power."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Write a folder's list of names to its disk, where its file system can."""
+    try:
+        _sync(folder)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # what CIFS and some FUSE file systems say
+            raise
+
+
+def _sync(path: Path) -> None:
+    """Wait until what was written is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

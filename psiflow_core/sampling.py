@@ -18,7 +18,7 @@ from ase import Atoms, units
 from pydantic import Field, PositiveFloat
 
 from psiflow_core.components import Policy, Prediction, Predictor, Sampler, SamplingTask, Segment, Walker, finite
-from psiflow_core.errors import WalkerExploded
+from psiflow_core.errors import PsiflowError, WalkerExploded
 from psiflow_core.predictors import PredictorCalculator
 from psiflow_core.structures import closest_pair
 
@@ -82,22 +82,26 @@ class Rendezvous:
         self._present = set(range(walkers))
         self._waiting: dict[int, Request] = {}
         self._complete: SimpleQueue[dict[int, Request] | None] = SimpleQueue()
-        self._answers: list[SimpleQueue[Prediction | Exception]] = [SimpleQueue() for _ in range(walkers)]
+        self._answers: list[SimpleQueue[Prediction | BaseException]] = [SimpleQueue() for _ in range(walkers)]
+        self._broken: BaseException | None = None
 
     def ask(self, walker: int, predictor: Predictor, structure: Atoms) -> Prediction:
         """Wait for the others, and return what the predictor says of this walker's structure.
 
         Raises:
             WalkerExploded: the answer is not finite.
+            PsiflowError: the predictor answered for more or fewer structures than it was asked about.
         """
         with self._lock:
+            if self._broken is not None:
+                raise self._broken
             self._waiting[walker] = (predictor, structure)
             self._hand_over()
         answer = self._answers[walker].get()
-        if isinstance(answer, Exception):
+        if isinstance(answer, BaseException):
             raise answer
         if not finite(answer):
-            raise WalkerExploded("energy or forces are not finite")
+            raise WalkerExploded("energy, forces or committee spread are not finite")
         return answer
 
     def leave(self, walker: int) -> None:
@@ -107,13 +111,20 @@ class Rendezvous:
             self._hand_over()
 
     def serve(self) -> None:
-        """Predict until every walker has left."""
+        """Predict until every walker has left; if it ends in any other way, `give_up` has to follow."""
         while (requests := self._complete.get()) is not None:
             for predictor in {id(asked): asked for asked, _ in requests.values()}.values():
                 group = sorted(walker for walker, (asked, _) in requests.items() if asked is predictor)
                 structures = [requests[walker][1] for walker in group]
                 for walker, answer in zip(group, _predict(predictor, structures), strict=True):
                     self._answers[walker].put(answer)
+
+    def give_up(self, error: BaseException) -> None:
+        """Raise this in every walker that waits or asks later, for nobody will answer."""
+        with self._lock:
+            self._broken = error
+            for answers in self._answers:
+                answers.put(error)
 
     def _hand_over(self) -> None:
         """Give the requests to the server once every walker that is present waits; with none left, its end."""
@@ -153,7 +164,8 @@ class Watch:
         return UNCERTAIN if checked.deviation > self._limits.deviation else None
 
     def _unsound(self, structure: Atoms) -> str | None:
-        if not np.isfinite(structure.positions).all():
+        known = (structure.positions, structure.get_momenta(), structure.cell)
+        if not all(np.isfinite(values).all() for values in known):
             return "not finite"
         if closest_pair(structure, self._limits.distance):
             return "atoms too close"
@@ -201,8 +213,12 @@ def sample_together(
             rendezvous.leave(number)
 
     with ThreadPoolExecutor(max_workers=len(walkers)) as threads:
-        visits = threads.map(move, range(len(walkers)))
-        rendezvous.serve()
+        try:
+            visits = threads.map(move, range(len(walkers)))
+            rendezvous.serve()
+        except BaseException as error:  # the pool waits for its threads, and they would wait for answers
+            rendezvous.give_up(error)
+            raise
         return list(visits)
 
 
@@ -217,7 +233,12 @@ def batch_size(atoms: int, device: str) -> int:
 
 
 def _predict(predictor: Predictor, structures: Sequence[Atoms]) -> Sequence[Prediction | Exception]:
+    """As many answers as structures, whatever the predictor does."""
     try:
-        return predictor.predict(structures)
+        answers = list(predictor.predict(structures))
     except Exception as error:  # one structure may have spoiled the batch: find out which
         return [error] if len(structures) == 1 else [_predict(predictor, [one])[0] for one in structures]
+    if len(answers) == len(structures):
+        return answers
+    wrong = f"{type(predictor).__name__}.predict gave a wrong number of predictions: {len(answers)} for "
+    return [PsiflowError(f"{wrong}{len(structures)} structures; its plugin has to be mended") for _ in structures]

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import socket
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import psutil
 from ase import Atoms
 
 from psiflow_core.errors import CampaignError
 from psiflow_core.structures import Plain, from_plain, to_plain
 from psiflow_core.tasks import RESULT, structure_file, write_json
+
+NETWORK = (
+    *("nfs", "lustre", "gpfs", "beegfs", "fhgfs", "cifs", "smb", "ceph"),
+    *("gluster", "panfs", "pvfs2", "orangefs", "weka", "afs", "9p", "sshfs"),
+)
+"""How the types of file systems begin that several hosts can share."""
+
+BUSY = 60.0
+"""How long a journal's writer and its readers wait for each other. [s]"""
+
+TAKING = 1.0
+"""How long a driver tries to take a folder: who only looks at the lock has it for a moment. [s]"""
 
 
 @dataclass(frozen=True)
@@ -34,8 +48,8 @@ class Event:
 class Journal:
     """Events in the order in which they were believed: one writer, any number of readers.
 
-    SQLite in WAL mode with full synchronisation: once `append` has returned, the event survives a kill and a
-    loss of power.
+    SQLite with full synchronisation: once `append` has returned, the event survives a kill and a loss of power.
+    The mode is `journal_mode`'s; either one's journal is read and continued in the other.
 
     Raises:
         CampaignError: the file is not a journal, or is damaged.
@@ -45,17 +59,18 @@ class Journal:
         self._path = path
         try:
             if write:
-                self._connection = sqlite3.connect(path, isolation_level=None)
-                self._connection.execute("PRAGMA journal_mode=WAL")
+                self._connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY)
+                self._connection.execute(f"PRAGMA journal_mode={journal_mode(path, psutil.disk_partitions(all=True))}")
                 self._connection.execute("PRAGMA synchronous=FULL")
                 self._connection.execute(
                     "CREATE TABLE IF NOT EXISTS events "
                     "(number INTEGER PRIMARY KEY, time REAL NOT NULL, kind TEXT NOT NULL, data TEXT NOT NULL)"
                 )
             else:
-                # A finished journal has no log beside it; without one, a reader who may not write can read too.
-                alone = "" if path.with_name(f"{path.name}-wal").exists() else "&immutable=1"
-                self._connection = sqlite3.connect(f"file:{path}?mode=ro{alone}", uri=True)
+                # Beside a finished journal in WAL mode lies nothing; a reader who may not write can read that too.
+                alone = not any(path.with_name(path.name + log).exists() for log in ("-wal", "-journal"))
+                address = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if alone else ''}"
+                self._connection = sqlite3.connect(address, uri=True, timeout=BUSY)
         except sqlite3.Error as error:
             raise CampaignError(f"cannot open the journal {path}: {error}") from error
 
@@ -72,14 +87,34 @@ class Journal:
         try:
             rows = self._connection.execute(
                 "SELECT number, time, kind, data FROM events WHERE number > ? ORDER BY number", (after,)
-            )
+            ).fetchall()  # all at once: without a WAL, the writer waits for a reader who has not come to the end
             for number, when, kind, data in rows:
                 yield Event(number, when, kind, json.loads(data))
         except (sqlite3.Error, json.JSONDecodeError) as error:
+            if getattr(error, "sqlite_errorname", "") == "SQLITE_READONLY_ROLLBACK":
+                raise CampaignError(
+                    f"the driver of the journal {self._path} was killed while it wrote an event; "
+                    "run the campaign again: that mends it"
+                ) from error
             raise CampaignError(f"the journal {self._path} cannot be read: {error}") from error
 
     def close(self) -> None:
         self._connection.close()
+
+
+def journal_mode(path: Path, partitions: Iterable[Any]) -> str:
+    """SQLite's journal mode for a file: `WAL`, or `TRUNCATE` where other hosts may look at it.
+
+    In WAL mode readers and writer share memory, so they have to be on one host (https://sqlite.org/wal.html).
+
+    Args:
+        partitions: as `psutil.disk_partitions(all=True)` tells them, in the order in which they were mounted.
+    """
+    file = path.resolve()
+    around = [mounted for mounted in partitions if file.is_relative_to(mounted.mountpoint)]
+    around.sort(key=lambda mounted: len(Path(mounted.mountpoint).parts))
+    kind = around[-1].fstype.lower().removeprefix("fuse.") if around else ""
+    return "TRUNCATE" if kind.startswith(NETWORK) else "WAL"
 
 
 class Store:
@@ -96,7 +131,9 @@ class Store:
         self.models = self.folder / "models"
         self.tasks = self.folder / "tasks"
         self.pools = self.folder / "pools"
+        self.given = self.folder / "given"
         self.potential = self.folder / "potential"
+        self.results_file = self.folder / "results.json"
         self.journal_file = self.folder / "journal.sqlite"
         self._lock_file = self.folder / "driver.lock"
         self._lock: IO[str] | None = None
@@ -114,31 +151,37 @@ class Store:
         try:
             for folder in (self.folder, self.labels, self.structures, self.models, self.tasks, self.pools):
                 folder.mkdir(parents=True, exist_ok=True)
-            self._lock = self._lock_file.open("a+")
+            lock = self._lock_file.open("a+")
         except OSError as error:
             raise CampaignError(
                 f"cannot write into the campaign folder {self.folder}: {error.strerror}; choose another folder"
             ) from error
-        self._take()
-        return Journal(self.journal_file, write=True)
+        self._take(lock)
+        try:
+            return Journal(self.journal_file, write=True)
+        except BaseException:
+            self.release()
+            raise
 
     def release(self) -> None:
         """Let another driver have the folder."""
         if self._lock is not None:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)  # closing leaves it to a fork that has the descriptor too
             self._lock.close()
             self._lock = None
 
     def driver(self) -> str | None:
         """Who runs the campaign: `process PID on HOST`; None if nobody does.
 
-        The lock is asked for in shared mode and given back at once: the driver that has it notices nothing.
+        The lock is asked for in shared mode and given back at once: the driver that has it notices nothing, and
+        one that starts tries again.
         """
         try:
             with self._lock_file.open() as lock:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    return lock.read().strip() or "another process"
+                    return _owner(lock)
         except FileNotFoundError:
             return None
         return None
@@ -168,20 +211,40 @@ class Store:
         file = folder / RESULT
         return json.loads(file.read_text()) if file.is_file() else None
 
-    def _take(self) -> None:
-        assert self._lock is not None
+    def _take(self, lock: IO[str]) -> None:
+        """Keep the lock, or close its file and say who has it."""
+        with contextlib.ExitStack() as unless_taken:
+            unless_taken.callback(lock.close)
+            deadline = time.monotonic() + TAKING
+            while not self._locked(lock):
+                if time.monotonic() > deadline:
+                    raise CampaignError(
+                        f"the campaign in {self.folder} is being run by {_owner(lock)}; wait for it or stop it"
+                    )
+                time.sleep(TAKING / 50)
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+            lock.flush()
+            self._lock = lock
+            unless_taken.pop_all()
+
+    def _locked(self, lock: IO[str]) -> bool:
+        """Take the lock if nobody else has it; returns whether it was taken."""
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
         except OSError as error:
-            self._lock.seek(0)
-            owner = self._lock.read().strip() or "another process"
-            self.release()
             raise CampaignError(
-                f"the campaign in {self.folder} is being run by {owner}; wait for it or stop it"
+                f"files in the campaign folder {self.folder} cannot be locked: {error.strerror}; choose another folder"
             ) from error
-        self._lock.truncate(0)
-        self._lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-        self._lock.flush()
+        return True
+
+
+def _owner(lock: IO[str]) -> str:
+    """Who wrote that the lock is theirs."""
+    lock.seek(0)
+    return lock.read().strip() or "another process"
 
 
 def read_label(file: str | Path) -> tuple[Atoms, dict[str, Any]]:

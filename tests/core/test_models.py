@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,14 @@ import psiflow_core as psiflow
 from psiflow_core import models
 from psiflow_core.components import LabelTask, TrainingTask
 from psiflow_core.errors import ModelCorrupt
-from psiflow_core.models import ModelFile, TrainedPotential, file_digest, load_members, write_atomically
+from psiflow_core.models import (
+    ModelFile,
+    TrainedPotential,
+    copy_atomically,
+    file_digest,
+    load_members,
+    write_atomically,
+)
 from psiflow_core.structures import displaced, with_label
 
 
@@ -104,6 +113,17 @@ def test_missing_models_are_told_from_changed_ones(trained: TrainedPotential, tm
         TrainedPotential.load(tmp_path / "nowhere")
 
 
+def test_a_potential_says_what_it_is(trained: TrainedPotential) -> None:
+    count = len(trained.members)
+    assert repr(trained) == f"<TrainedPotential toy: {count} members, of psiflow-toys {trained.spec.version}>"
+
+
+def test_loading_a_campaigns_folder_says_where_its_potential_is(trained: TrainedPotential, tmp_path: Path) -> None:
+    trained.save(tmp_path / "potential")
+    with pytest.raises(ModelCorrupt, match=f"there is no potential in {tmp_path}: .*; give {tmp_path / 'potential'}"):
+        TrainedPotential.load(tmp_path)
+
+
 def test_loaded_models_stay_warm_but_not_without_bound(
     trained: TrainedPotential, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,3 +156,49 @@ def test_a_file_is_seen_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.
         write_atomically(target, b"new")
     assert target.read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["weights"]
+
+
+def written(target: Path) -> None:
+    write_atomically(target, b"weights")
+
+
+def copied(target: Path) -> None:
+    source = target.parents[2] / "source"
+    source.write_bytes(b"weights")
+    copy_atomically(source, target)
+
+
+@pytest.mark.parametrize("keep", [written, copied])
+def test_a_file_that_is_seen_is_on_the_disk_and_so_is_its_name(
+    keep: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "models" / "ab" / "weights"
+    synced: list[tuple[Path, bool]] = []
+
+    def fsync(descriptor: int) -> None:
+        synced.append((Path(os.readlink(f"/proc/self/fd/{descriptor}")), target.exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    keep(target)
+    assert target.read_bytes() == b"weights"
+    *made, (content, seen), name = synced
+    assert made == [(tmp_path, False), (tmp_path / "models", False)]  # the names of folders that were not there
+    assert content.parent == target.parent
+    assert not seen  # the content is safe before anyone sees it
+    assert name == (target.parent, True)
+
+
+@pytest.mark.parametrize(("number", "refused"), [(errno.EINVAL, False), (errno.EIO, True)])
+def test_only_a_file_system_that_cannot_sync_folders_is_forgiven(
+    number: int, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fsync(descriptor: int) -> None:
+        if Path(os.readlink(f"/proc/self/fd/{descriptor}")).is_dir():
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    if refused:
+        with pytest.raises(OSError, match="Input/output error"):
+            write_atomically(tmp_path / "weights", b"new")
+    else:
+        write_atomically(tmp_path / "weights", b"new")

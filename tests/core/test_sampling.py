@@ -15,7 +15,7 @@ from ase.calculators.lj import LennardJones
 
 from psiflow_core.builtin.ase_sampler import AseSampler, thermalise
 from psiflow_core.components import Monitor, Prediction, Predictor, Sampler, SamplingTask, Segment, Walker
-from psiflow_core.errors import WalkerExploded
+from psiflow_core.errors import PsiflowError, WalkerExploded
 from psiflow_core.predictors import CalculatorPredictor, Committee
 from psiflow_core.sampling import Limits, Visited, Watch, batch_size, sample_together, too_hot
 
@@ -166,6 +166,110 @@ def test_no_thread_is_left_behind() -> None:
     assert threading.active_count() == before
 
 
+class Miscounting(Predictor):
+    """Answers for one structure less, or for one more, than it is asked about."""
+
+    def __init__(self, excess: int) -> None:
+        self._excess = excess
+
+    def predict(self, structures: Sequence[Atoms]) -> list[Prediction]:
+        return (Counted().predict(structures) * 2)[: len(structures) + self._excess]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("excess", [-1, 1])
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_predictor_that_gives_a_wrong_number_of_predictions_is_named(number: int, excess: int) -> None:
+    for visit in move(number, Miscounting(excess)):
+        assert visit.segment is None
+        with pytest.raises(PsiflowError, match=rf"Miscounting.* wrong number of predictions: {number + excess} for"):
+            raise visit.error or AssertionError
+
+
+class Nothing(Predictor):
+    """Forgets to return."""
+
+    def predict(self, structures: Sequence[Atoms]) -> list[Prediction]:
+        return None  # type: ignore[return-value]
+
+
+@pytest.mark.timeout(60)
+def test_a_predictor_that_returns_nothing_ends_its_walkers() -> None:
+    assert [type(visit.error) for visit in move(3, Nothing())] == [TypeError] * 3
+
+
+class Interrupted(Predictor):
+    """Works until Ctrl-C comes."""
+
+    def __init__(self, calls: int) -> None:
+        self._left = calls
+
+    def predict(self, structures: Sequence[Atoms]) -> list[Prediction]:
+        self._left -= 1
+        if self._left < 0:
+            raise KeyboardInterrupt("while it predicts")
+        return Counted().predict(structures)
+
+
+class Stubborn(Sampler):
+    """Asks once more after it was told that there are no answers, as one that cleans up might."""
+
+    name: ClassVar[str] = "stubborn"
+
+    def sample(self, walker: Walker, forces: Calculator, task: SamplingTask, monitor: Monitor) -> Segment:
+        try:
+            for _ in range(task.steps):
+                forces.calculate(walker.structure)
+        finally:
+            forces.calculate(walker.structure)
+        raise AssertionError("it was answered")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("sampler", [Steps(), Stubborn()])
+def test_an_interruption_releases_every_walker_and_is_passed_on(sampler: Sampler) -> None:
+    before = threading.active_count()
+    driving = Interrupted(calls=4)
+    with pytest.raises(KeyboardInterrupt, match="while it predicts"):
+        sample_together(sampler, walkers(3), tasks(3), driving, driving, LIMITS)
+    assert threading.active_count() == before
+
+
+@pytest.mark.timeout(60)
+def test_threads_that_cannot_start_leave_no_walker_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, started = threading.Thread.start, iter(range(10))
+
+    def scarce(thread: threading.Thread) -> None:
+        if next(started) == 2:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", scarce)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        move(4, Counted())
+
+
+class Undecided(Predictor):
+    """A committee whose forces are sound and whose spread, of one atom, is not a number."""
+
+    def __init__(self, spread: float) -> None:
+        self._spread = spread
+
+    def predict(self, structures: Sequence[Atoms]) -> list[Prediction]:
+        return [
+            Prediction(answer.energy, answer.forces, deviation=np.array([0.1, self._spread, 0.1]))
+            for answer in Counted().predict(structures)
+        ]
+
+
+@pytest.mark.parametrize("spread", [np.nan, np.inf])
+def test_a_committee_whose_spread_is_no_number_explodes_the_walker(spread: float) -> None:
+    for visit in move(2, Counted(), Undecided(spread)):
+        assert isinstance(visit.error, WalkerExploded)
+        assert visit.segment is None
+        assert visit.most_uncertain is None
+
+
 # The monitor -----------------------------------------------------------------------------------------------
 
 
@@ -223,6 +327,9 @@ def test_atoms_too_close_stop_the_walker_before_the_committee_is_asked() -> None
     broken = water()
     broken.positions[0, 0] = np.nan
     assert Watch(Limits(), never, None)(1, broken) == "not finite"
+    rushing = water(300.0)
+    rushing.set_momenta(np.full((3, 3), np.nan))
+    assert Watch(Limits(), never, 300.0)(1, rushing) == "not finite"
     hot = water(30_000.0)
     assert Watch(Limits(), never, 300.0)(1, hot) == "too hot"
 

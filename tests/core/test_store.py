@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import errno
+import fcntl
 import os
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 from ase.build import molecule
 
 from psiflow_core.errors import CampaignError
-from psiflow_core.store import Journal, Store
+from psiflow_core.store import Journal, Store, journal_mode
 from psiflow_core.structures import digest, from_plain
 
 HOLD = """
@@ -38,6 +45,38 @@ for number in range(10**9):
 """
 
 
+def mounted(*found: tuple[str, str]) -> list[SimpleNamespace]:
+    """Mounted file systems as psutil tells them."""
+    return [SimpleNamespace(mountpoint=where, fstype=kind) for where, kind in found]
+
+
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every folder lies on a network file system."""
+    monkeypatch.setattr(psutil, "disk_partitions", lambda all: mounted(("/", "nfs4")))
+
+
+@pytest.fixture(params=["local", "network"])
+def anywhere(request: pytest.FixtureRequest) -> None:
+    """Folders on a local file system, then on a network's."""
+    if request.param == "network":
+        request.getfixturevalue("shared")
+
+
+def mode(file: Path) -> str:
+    """How a journal was last written."""
+    return {b"\1\1": "TRUNCATE", b"\2\2": "WAL"}[file.read_bytes()[18:20]]
+
+
+def numbers(file: Path) -> list[int]:
+    """What a reader finds."""
+    journal = Journal(file)
+    found = [event.data["number"] for event in journal.events()]
+    journal.close()
+    return found
+
+
+@pytest.mark.usefixtures("anywhere")
 def test_events_come_back_in_order_and_as_they_were(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.sqlite", write=True)
     written = [journal.append("counted", {"number": n, "half": n / 2, "text": "Å"}) for n in range(20)]
@@ -46,6 +85,7 @@ def test_events_come_back_in_order_and_as_they_were(tmp_path: Path) -> None:
     assert list(Journal(tmp_path / "journal.sqlite").events(after=15)) == written[15:]
 
 
+@pytest.mark.usefixtures("anywhere")
 def test_a_reader_looks_while_the_driver_writes(tmp_path: Path) -> None:
     writer = Journal(tmp_path / "journal.sqlite", write=True)
     reader = Journal(tmp_path / "journal.sqlite")
@@ -58,6 +98,15 @@ def test_a_reader_looks_while_the_driver_writes(tmp_path: Path) -> None:
     writer.close()
 
 
+@pytest.mark.parametrize("name", ["run #3", "really?", "100%", "a%20b", "x?mode=rw&y", "ångström"])
+def test_a_journal_is_read_whatever_its_folder_is_called(name: str, tmp_path: Path) -> None:
+    store = Store(tmp_path / name)
+    store.open_for_writing().append("counted", {"number": 7})
+    for path in (store.journal_file, Path(os.path.relpath(store.journal_file))):
+        assert numbers(path) == [7]
+
+
+@pytest.mark.usefixtures("anywhere")
 def test_a_reader_cannot_write(tmp_path: Path) -> None:
     Journal(tmp_path / "journal.sqlite", write=True).close()
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
@@ -75,6 +124,115 @@ def test_what_was_appended_survives_the_kill_of_its_writer(tmp_path: Path) -> No
     found = [event.data["number"] for event in Journal(file).events()]
     assert found[: len(told)] == told
     assert len(found) <= len(told) + 1
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/tmp/c/journal.sqlite", "WAL"),
+        ("/home/ada/c/journal.sqlite", "TRUNCATE"),
+        ("/homestead/c/journal.sqlite", "WAL"),
+        ("/home/ada/local/c/journal.sqlite", "WAL"),
+        ("/scratch/c/journal.sqlite", "TRUNCATE"),
+        ("/work/c/journal.sqlite", "TRUNCATE"),
+        ("/group/c/journal.sqlite", "TRUNCATE"),
+        ("/project/c/journal.sqlite", "TRUNCATE"),
+        ("/laptop/c/journal.sqlite", "TRUNCATE"),
+        ("/windows/c/journal.sqlite", "TRUNCATE"),
+    ],
+)
+def test_only_where_one_host_alone_looks_is_memory_shared(path: str, expected: str) -> None:
+    partitions = mounted(
+        ("/home/ada/local", "xfs"),
+        ("/", "ext4"),
+        ("/home", "autofs"),
+        ("/home", "nfs4"),
+        ("/scratch", "lustre"),
+        ("/work", "gpfs"),
+        ("/group", "beegfs"),
+        ("/project", "fuse.ceph"),
+        ("/laptop", "fuse.sshfs"),
+        ("/windows", "cifs"),
+    )
+    assert journal_mode(Path(path), partitions) == expected
+    assert journal_mode(Path(path), []) == "WAL"
+
+
+def test_a_link_to_a_network_file_system_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "near").symlink_to(tmp_path / "far")
+    partitions = mounted(("/", "ext4"), (str(tmp_path / "far"), "nfs"))
+    assert journal_mode(tmp_path / "near" / "journal.sqlite", partitions) == "TRUNCATE"
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_journal_goes_on_on_another_file_system(
+    killed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "0" / "journal.sqlite"
+    file.parent.mkdir()
+    for number, kind in enumerate(["ext4", "nfs", "xfs", "lustre"]):
+        monkeypatch.setattr(psutil, "disk_partitions", lambda all, kind=kind: mounted(("/", kind)))
+        writer = Journal(file, write=True)
+        assert [event.data["number"] for event in writer.events()] == list(range(number))
+        writer.append("counted", {"number": number})
+        assert numbers(file) == list(range(number + 1))
+        if not killed:
+            writer.close()
+        assert mode(file) == ("WAL" if kind in ("ext4", "xfs") else "TRUNCATE")
+        file = Path(shutil.copytree(file.parent, tmp_path / str(number + 1))) / file.name
+        writer.close()
+        assert numbers(file) == list(range(number + 1))
+
+
+@pytest.mark.usefixtures("shared")
+def test_readers_and_writer_on_a_network_file_system_wait_for_each_other(tmp_path: Path) -> None:
+    file = tmp_path / "journal.sqlite"
+    Journal(file, write=True).append("counted", {"number": 0})
+    for hold, wait in (
+        ("BEGIN", lambda: Journal(file, write=True).append("counted", {"number": 1})),
+        ("BEGIN EXCLUSIVE", lambda: numbers(file)),
+    ):
+        assert waits(file, hold, wait)
+    assert numbers(file) == [0, 1]
+
+
+def waits(file: Path, hold: str, work: Callable[[], object]) -> bool:
+    """Whether a piece of work is done as soon as somebody else lets go of the journal, and not before."""
+    other = sqlite3.connect(file, isolation_level=None)
+    other.execute(hold)
+    other.execute("SELECT count(*) FROM events").fetchall()
+    done = threading.Event()
+
+    def run() -> None:
+        work()
+        done.set()
+
+    worker = threading.Thread(target=run)
+    worker.start()
+    held_up = not done.wait(0.3)
+    other.execute("COMMIT")
+    other.close()
+    worker.join()
+    return held_up and done.is_set()
+
+
+@pytest.mark.usefixtures("shared")
+def test_an_event_that_a_kill_cut_short_is_undone_by_the_next_driver_and_by_no_reader(tmp_path: Path) -> None:
+    file = tmp_path / "journal.sqlite"
+    Journal(file, write=True).append("counted", {"number": 0})
+    dying = sqlite3.connect(file, isolation_level=None)
+    dying.execute("PRAGMA cache_size=1")  # so that pages reach the file before the commit
+    dying.execute("BEGIN")
+    dying.executemany("INSERT INTO events (time, kind, data) VALUES (0, 'counted', ?)", [("x" * 5000,)] * 20)
+    left = Path(shutil.copytree(tmp_path, tmp_path.with_name("left"))) / file.name
+    dying.close()
+    before = left.read_bytes()
+    with pytest.raises(CampaignError, match="was killed while it wrote an event; run the campaign again"):
+        numbers(left)
+    assert left.read_bytes() == before
+    Journal(left, write=True).close()
+    assert numbers(left) == [0]
 
 
 def test_a_folder_has_one_driver_and_the_second_is_told_which(tmp_path: Path) -> None:
@@ -102,11 +260,49 @@ def test_a_released_folder_can_be_taken_again(tmp_path: Path) -> None:
 def test_a_fork_of_the_driver_does_not_keep_the_folder(tmp_path: Path) -> None:
     store = Store(tmp_path / "c")
     store.open_for_writing().close()
-    child = multiprocessing.get_context("spawn").Process(target=int)
-    child.start()
+    child = os.fork()  # it has the descriptors of the lock, and outlives the driver's use of the folder
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+    try:
+        store.release()
+        assert store.driver() is None
+        Store(tmp_path / "c").open_for_writing().close()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_a_descriptor_that_outlives_the_driver_does_not_keep_the_folder(tmp_path: Path) -> None:
+    store = Store(tmp_path / "c")
+    store.open_for_writing().close()
+    assert store._lock is not None
+    inherited = os.dup(store._lock.fileno())
     store.release()
     Store(tmp_path / "c").open_for_writing().close()
-    child.join()
+    os.close(inherited)
+
+
+def test_who_looks_for_the_driver_does_not_keep_one_from_starting(tmp_path: Path) -> None:
+    store = Store(tmp_path / "c")
+    store.open_for_writing().close()
+    store.release()
+    with (tmp_path / "c" / "driver.lock").open() as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        threading.Timer(0.3, fcntl.flock, (looking, fcntl.LOCK_UN)).start()
+        store.open_for_writing().close()
+    assert store.driver() == f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def test_a_folder_whose_files_cannot_be_locked_is_not_said_to_be_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*given: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(CampaignError, match=r"cannot be locked: No locks available; choose another folder"):
+        Store(tmp_path / "c").open_for_writing()
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -118,8 +314,11 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_a_file_that_is_no_journal_is_named(tmp_path: Path) -> None:
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "journal.sqlite").write_bytes(b"not a database, and long enough to be sure of it" * 50)
-    with pytest.raises(CampaignError, match=r"journal\.sqlite"):
-        Store(tmp_path / "c").open_for_writing()
+    store = Store(tmp_path / "c")
+    for _ in range(2):  # the first try leaves no lock behind
+        with pytest.raises(CampaignError, match=r"cannot open the journal .*journal\.sqlite"):
+            store.open_for_writing()
+        assert store.driver() is None
     with pytest.raises(CampaignError, match=r"the journal .*journal\.sqlite cannot be read"):
         list(Journal(tmp_path / "c" / "journal.sqlite").events())
 
