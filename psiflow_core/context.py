@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import queue
 import sys
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 from psiflow_core import guard
 from psiflow_core.components import Component, Executor, Pool, Resources, Spec
 from psiflow_core.errors import OptionError, WorkerLost
+from psiflow_core.leases import end, read_verdict
 from psiflow_core.plugins import as_spec, build
 from psiflow_core.structures import Plain
 from psiflow_core.tasks import failure, perform
@@ -30,8 +32,8 @@ Work = Literal["train", "sample", "label"]
 """The kinds of work that may have a pool each."""
 
 
-LOST = {"WorkerLost", "ManagerLost", "BadStateException", "TooManyJobFailuresError"}
-"""What Parsl calls it when the machine, and not the task, is to blame."""
+LOST = {"WorkerLost", "ManagerLost", "BadStateException", "TooManyJobFailuresError", "Again"}
+"""What Parsl, and its messages, call it when the machine, and not the task, is to blame."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,16 @@ class Capacity:
 
     pool_of: dict[str, str]
     slots: dict[str, int]
+
+
+@dataclass(frozen=True)
+class _Started:
+    """A pool that runs."""
+
+    executor: ParslExecutor
+    folder: Path
+    number: int
+    """How often it was started anew."""
 
 
 class Context:
@@ -82,11 +94,13 @@ class Context:
         self._executors = {name: cast(Executor, build(spec)) for name, spec in self._specs.items()}
         self._given_folder = None if folder is None else Path(folder)
         self._kernel: DataFlowKernel | None = None
-        self._parsl: dict[str, ParslExecutor] = {}
-        self._folders: list[Path] = []
+        self._pools: dict[str, _Started] = {}
+        self._folder = Path()
         self._own_folder: tempfile.TemporaryDirectory[str] | None = None
-        self._ended: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
-        self._running: dict[str, str] = {}
+        self._tickets = itertools.count()
+        self._ended: queue.SimpleQueue[tuple[int, Outcome]] = queue.SimpleQueue()
+        self._running: dict[int, tuple[str, str]] = {}
+        """By ticket: key and pool. A ticket is never used again, so that late outcomes are nobody's."""
 
     def __enter__(self) -> Context:
         return self
@@ -119,17 +133,13 @@ class Context:
 
         if self._given_folder is None:
             self._own_folder = tempfile.TemporaryDirectory(prefix="psiflow-", ignore_cleanup_errors=True)
-        folder = self._given_folder or Path(cast("tempfile.TemporaryDirectory[str]", self._own_folder).name)
-        folder.mkdir(parents=True, exist_ok=True)
-        self._folders = [folder / f"{name}-{os.getpid()}" for name in self._executors]
-        self._parsl = {
-            name: executor.build(Pool(name, pool, sys.executable, os.getpid()))
-            for (name, executor), pool in zip(self._executors.items(), self._folders, strict=True)
-        }
+        self._folder = self._given_folder or Path(cast("tempfile.TemporaryDirectory[str]", self._own_folder).name)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._pools = {name: self._build(name) for name in self._executors}
         config = Config(
-            executors=list(self._parsl.values()),
+            executors=[pool.executor for pool in self._pools.values()],
             initialize_logging=False,
-            run_dir=str(folder / "parsl"),
+            run_dir=str(self._folder / "parsl"),
             strategy_period=0.5,
             exit_mode="skip",
             usage_tracking=0,
@@ -147,31 +157,34 @@ class Context:
         """
         self.start()
         pool = self._pool_of[work]
+        if pool in dict(self._dead_pools()):
+            self._replace(pool)
         resources = self._executors[pool].resources()._asdict()
         future: Future[Plain] = cast("DataFlowKernel", self._kernel).submit(
             perform,
             app_args=(kind, {**task, "resources": resources}),
-            executors=[pool],
+            executors=[self._pools[pool].executor.label],
             cache=False,
             ignore_for_cache=None,
             app_kwargs={},
         )
-        self._running[key] = pool
-        ended = self._ended
-        future.add_done_callback(lambda done: ended.put(_outcome(key, done)))
+        ticket, ended = next(self._tickets), self._ended
+        self._running[ticket] = key, pool
+        task_folder = task.get("folder")
+        future.add_done_callback(lambda done: ended.put((ticket, _outcome(key, done, task_folder))))
 
     def completed(self, timeout: float = 1.0) -> Iterator[Outcome]:
         """The outcomes that are there, after waiting for the first one at most ``timeout`` seconds."""
         deadline = time.monotonic() + timeout
         while self._running:
             try:
-                outcome = self._ended.get(timeout=max(0.0, min(1.0, deadline - time.monotonic())))
+                ticket, outcome = self._ended.get(timeout=max(0.0, min(1.0, deadline - time.monotonic())))
             except queue.Empty:
                 yield from self._orphaned()
                 if time.monotonic() >= deadline:
                     return
                 continue
-            if self._running.pop(outcome.key, None) is not None:
+            if self._running.pop(ticket, None) is not None:
                 yield outcome
             deadline = 0.0
 
@@ -195,13 +208,13 @@ class Context:
         kernel, self._kernel = self._kernel, None
         if kernel is None:
             return
-        started = [process for folder in self._folders for process in guard.guarding(folder)]
+        started = [process for pool in self._pools.values() for process in guard.guarding(pool.folder)]
         try:
             for pool, lost in self._dead_pools():
-                self._parsl[pool].set_bad_state_and_fail_all(lost)
+                self._pools[pool].executor.set_bad_state_and_fail_all(lost)
             kernel.cleanup()
         finally:
-            guard.end(started)
+            end(started)
             self._running.clear()
             self._ended = queue.SimpleQueue()
             if self._own_folder is not None:
@@ -212,16 +225,32 @@ class Context:
         if self._running:
             self.close()
 
+    def _build(self, name: str) -> _Started:
+        """A pool's executor, and the folder in which its guards know it."""
+        again = self._pools[name].number + 1 if name in self._pools else 0
+        label = f"{name}-{again}" if again else name
+        folder = self._folder / f"{label}-{os.getpid()}"
+        executor = self._executors[name].build(Pool(label, folder, sys.executable, os.getpid()))
+        return _Started(executor, folder, again)
+
+    def _replace(self, name: str) -> None:
+        """Start a pool anew, of which the interchange has died."""
+        dead, lost = self._pools[name], dict(self._dead_pools())[name]
+        dead.executor.set_bad_state_and_fail_all(lost)
+        end(guard.guarding(dead.folder))
+        self._pools[name] = self._build(name)
+        cast("DataFlowKernel", self._kernel).add_executors([self._pools[name].executor])
+
     def _orphaned(self) -> Iterator[Outcome]:
         """Tasks of a pool whose interchange has died: Parsl would wait for them for ever."""
         for pool, lost in self._dead_pools():
-            for key in [key for key, where in self._running.items() if where == pool]:
-                del self._running[key]
+            for ticket in [ticket for ticket, (_, where) in self._running.items() if where == pool]:
+                key, _ = self._running.pop(ticket)
                 yield Outcome(key, None, failure(lost) | {"reason": "lost worker"})
 
     def _dead_pools(self) -> Iterator[tuple[str, WorkerLost]]:
-        for pool, executor in self._parsl.items():
-            process = getattr(executor, "interchange_proc", None)
+        for pool, started in self._pools.items():
+            process = getattr(started.executor, "interchange_proc", None)
             if process is not None and process.poll() is not None:
                 code = process.returncode
                 yield pool, WorkerLost(f"the interchange of pool '{pool}' has died (exit code {code})")
@@ -248,11 +277,13 @@ def _share(
     return specs, pool_of
 
 
-def _outcome(key: str, done: Future[Plain]) -> Outcome:
+def _outcome(key: str, done: Future[Plain], folder: str | None) -> Outcome:
     error = done.exception()
     if error is None:
         plain = done.result()
         return Outcome(key, plain.get("value"), plain.get("failure"), plain["seconds"], plain["worker"])
-    lost = type(error).__name__ in LOST
-    reason = "lost worker" if lost else "error"
-    return Outcome(key, None, failure(error) | {"reason": reason})
+    if type(error).__name__ not in LOST:
+        return Outcome(key, None, failure(error))
+    verdict = read_verdict(Path(folder)) if folder else None
+    reason, message = verdict or ("lost worker", str(error))
+    return Outcome(key, None, failure(error) | {"reason": reason, "message": message})

@@ -1,21 +1,25 @@
-"""Runs a command, and ends it with all its children when the driver has died.
+"""Runs a command, and ends it with all its children when the driver has died; ends tasks that take too much.
 
 Parsl's interchange and worker pools outlive a driver that is killed. Each is started as
 ``python -m psiflow_core.guard --driver PID --born TIME --pool FOLDER [--cores N] -- COMMAND…``: the guard looks
-for the driver twice a second. It imports nothing but psutil, for it is started with every pool.
+for the driver twice a second, and at the leases of tasks (`psiflow_core.leases`). What a dead worker leaves
+behind comes to the guard as its own, and is ended. It imports nothing but psutil, for it is started with every pool.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
-from types import FrameType
 
 import psutil
+
+from psiflow_core.leases import PLACE, Leases, end
 
 PERIOD = 0.5
 """Seconds between two looks."""
@@ -59,15 +63,6 @@ def lives(pid: int, birth: float) -> bool:
         return False
 
 
-def end(processes: list[psutil.Process], patience: float = 2.0) -> None:
-    """Ask processes to end, and kill those that do not within ``patience`` seconds."""
-    for process in processes:
-        _signal(process, signal.SIGTERM)
-    _, stubborn = psutil.wait_procs(processes, timeout=patience)
-    for process in stubborn:
-        _signal(process, signal.SIGKILL)
-
-
 def family(pid: int) -> list[psutil.Process]:
     """A process and all that descend from it; empty once it is gone."""
     try:
@@ -101,23 +96,42 @@ def _run(words: list[str], driver: int, birth: float, cores: int | None) -> int:
         environment.update(dict.fromkeys(THREAD_VARIABLES, str(cores)))
     if os.getpid() != os.getpgrp():
         os.setsid()  # what is sent to the driver's process group is the driver's to answer
-    child = subprocess.Popen(words, env=environment)
+    _adopt_orphans()
+    with tempfile.TemporaryDirectory(prefix="psiflow-guard-", ignore_cleanup_errors=True) as place:
+        child = subprocess.Popen(words, env={**environment, PLACE: place})
+        signal.signal(signal.SIGTERM, lambda number, frame: end(family(child.pid)))
+        return _watch(child, Leases(Path(place)), driver, birth)
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        end(family(child.pid))
 
-    signal.signal(signal.SIGTERM, stop)
-    guarded = family(child.pid)
+def _watch(child: subprocess.Popen[bytes], leases: Leases, driver: int, birth: float) -> int:
+    """Until the command ends, or its driver does."""
     while True:
         try:
             code = child.wait(PERIOD)
         except subprocess.TimeoutExpired:
-            guarded = family(child.pid)
-            if not lives(driver, birth):
-                end(guarded)
+            if lives(driver, birth):
+                end(leases.broken(family(child.pid)), patience=1.0)
+                end(_orphans(child.pid))
+            else:
+                end(_descendants())
         else:
-            end(guarded)  # workers whose manager was killed would live on
+            end(_descendants())  # workers whose manager was killed would live on
             return code
+
+
+def _adopt_orphans() -> None:
+    """Become the parent of whatever a dead worker leaves behind: its shells, and the ranks of its engine."""
+    if sys.platform == "linux":
+        subreaper = 36  # PR_SET_CHILD_SUBREAPER of <linux/prctl.h>
+        ctypes.CDLL(None, use_errno=True).prctl(subreaper, 1, 0, 0, 0)
+
+
+def _orphans(child: int) -> list[psutil.Process]:
+    return [one for process in psutil.Process().children() if process.pid != child for one in family(process.pid)]
+
+
+def _descendants() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
 
 
 def _guards(process: psutil.Process, pool: str) -> bool:
@@ -126,13 +140,6 @@ def _guards(process: psutil.Process, pool: str) -> bool:
     except psutil.Error:
         return False
     return "psiflow_core.guard" in words and pool in words
-
-
-def _signal(process: psutil.Process, number: signal.Signals) -> None:
-    try:
-        process.send_signal(number)
-    except psutil.NoSuchProcess:
-        return
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ plain data. A task writes its result into its folder before it returns, so that 
 from __future__ import annotations
 
 import base64
+import errno
 import importlib
 import json
 import math
@@ -37,6 +38,7 @@ from psiflow_core.components import (
     Walker,
 )
 from psiflow_core.errors import EngineMissing, ReferenceFailed
+from psiflow_core.leases import end_children, lease
 from psiflow_core.models import ModelFile, copy_atomically, file_digest, load_members, write_atomically
 from psiflow_core.plugins import build, registry
 from psiflow_core.predictors import Committee
@@ -44,6 +46,9 @@ from psiflow_core.sampling import Checked, Limits, Visited, sample_together
 from psiflow_core.structures import Label, Plain, digest, from_plain, sha256, to_plain, with_label
 
 RESULT = "result.json"
+
+NO_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""What a full disk, a spent quota and a read-only one are called."""
 
 CHUNK = 64
 """Structures that an evaluation predicts at once."""
@@ -59,26 +64,44 @@ def perform(kind: str, task: Plain) -> Plain:
     start = time.perf_counter()
     outcome: Plain
     try:
-        value = TASKS[kind](task)
+        with lease(task.get("folder"), task.get("resources", {})):
+            value = TASKS[kind](task)
         outcome = {"value": json.loads(json.dumps(value))}  # no plugin's own types cross the border
     except Exception as error:  # failures cross the border as text, with the name of their type
         outcome = {"failure": failure(error)}
+        end_children()
     outcome["seconds"] = time.perf_counter() - start
     outcome["worker"] = f"{socket.gethostname()}:{os.getpid()}"
-    if "folder" in task and kind != "check":
-        write_json(Path(task["folder"]) / RESULT, outcome)
-    return outcome
+    return _kept(outcome, task) if "folder" in task else outcome
 
 
 def failure(error: BaseException) -> Plain:
     """An exception as plain data."""
-    reason = error.reason if isinstance(error, ReferenceFailed) else "error"
     return {
         "type": type(error).__name__,
-        "reason": reason,
+        "reason": _reason(error),
         "message": str(error) or type(error).__name__,
         "trace": "".join(traceback.format_exception(error)),
     }
+
+
+def _reason(error: BaseException) -> str:
+    """A word that policies and reports count by."""
+    if isinstance(error, ReferenceFailed):
+        return error.reason
+    if isinstance(error, OSError) and error.errno in NO_DISK:
+        return "disk"
+    short = isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "can't allocate" in str(error)
+    return "memory" if short else "error"
+
+
+def _kept(outcome: Plain, task: Plain) -> Plain:
+    """The outcome, once it is in the task's folder; a failure where there is no room for it."""
+    try:
+        write_json(Path(task["folder"]) / RESULT, outcome)
+    except OSError as error:
+        return {**outcome, "value": None, "failure": failure(error)}
+    return outcome
 
 
 def check(task: Plain) -> Plain:
@@ -114,7 +137,7 @@ def label(task: Plain) -> Plain:
         "reference": spec.to_plain(),
         "seconds": time.perf_counter() - start,
     }
-    write_json(file, record)
+    write_json(file, record, durable=True)
     shutil.rmtree(scratch, ignore_errors=True)
     return {"cached": False}
 
@@ -277,9 +300,9 @@ def read_walker(plain: Plain) -> Walker:
     return Walker(from_plain(written["structure"]), None if state is None else base64.b64decode(state), written["step"])
 
 
-def write_json(path: Path, plain: Any) -> None:
-    """Write plain data so that others see all of it or nothing."""
-    write_atomically(path, json.dumps(plain).encode())
+def write_json(path: Path, plain: Any, durable: bool = False) -> None:
+    """Write plain data so that others see all of it or nothing; `durable` survives a loss of power."""
+    write_atomically(path, json.dumps(plain).encode(), durable)
 
 
 def _resources(task: Plain) -> Resources:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
+import zmq
 from parsl.executors import HighThroughputExecutor
 
-ANSWER_WITHIN = 10.0
-"""Seconds that the interchange may take to answer a command; Parsl itself sets no limit."""
+ANSWER_WITHIN = 5.0
+"""Seconds that the interchange may take to answer a command or to take a task; Parsl itself sets no limit."""
 
 WORKER_POOL = (
     "-m parsl.executors.high_throughput.process_worker_pool {debug} {max_workers_per_node} -a {addresses} "
@@ -24,8 +25,9 @@ INTERCHANGE = ["-m", "parsl.executors.high_throughput.interchange"]
 
 
 class WorkerProcesses(HighThroughputExecutor):
-    """A `HighThroughputExecutor` whose commands have a time limit."""
+    """A `HighThroughputExecutor` whose commands and tasks do not wait for ever on a dead interchange."""
 
     def start(self) -> None:
         super().start()
         self.command_client.run = partial(self.command_client.run, timeout_s=ANSWER_WITHIN)
+        self.outgoing_q.zmq_socket.setsockopt(zmq.SNDTIMEO, int(1000 * ANSWER_WITHIN))

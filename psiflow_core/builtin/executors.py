@@ -22,6 +22,13 @@ def machine_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def machine_memory() -> float:
+    """[GiB]"""
+    import psutil
+
+    return float(psutil.virtual_memory().total / 2**30)
+
+
 class Local(Executor):
     """Worker processes on this machine, over encrypted loopback connections."""
 
@@ -31,8 +38,13 @@ class Local(Executor):
     """Threads that one task may use."""
     workers: PositiveInt | None = None
     """Worker processes; by default as many as fit on the cores and in the memory of the machine."""
-    memory_per_worker: PositiveFloat = 2.0
-    """What a task may need. [GiB]"""
+    memory_per_worker: PositiveFloat | None = None
+    """What a task may use; one that takes more is ended. Left out: an even share of the machine, and no more
+    workers than have 2 GiB each. [GiB]"""
+    wall_time: PositiveFloat | None = None
+    """How long a task may run; one that takes longer is ended. [s]"""
+    silence: PositiveFloat | None = 600.0
+    """How long a task may run without using a processor; after that it is taken to hang, and ended. [s]"""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where potentials compute."""
     gpus: PositiveInt = 1
@@ -45,13 +57,12 @@ class Local(Executor):
             return self.workers
         if self.device == "cuda":
             return self.gpus
-        import psutil
-
-        by_memory = int(psutil.virtual_memory().total / 2**30 / self.memory_per_worker)
+        by_memory = int(machine_memory() / (self.memory_per_worker or 2.0))
         return max(1, min(machine_cores() // self.cores_per_worker, by_memory))
 
     def resources(self) -> Resources:
-        return Resources(self.cores_per_worker, self.device, self.memory_per_worker)
+        memory = self.memory_per_worker or machine_memory() / self.slots()
+        return Resources(self.cores_per_worker, self.device, memory, self.wall_time, self.silence)
 
     def _accelerators(self) -> list[str]:
         """What Parsl sets CUDA_VISIBLE_DEVICES to in each worker; it starts no more workers than there are entries.

@@ -199,7 +199,7 @@ class Dispatch:
         identity = {key: [Path(file).stem for file in value] for key, value in files.items()}
         digest = sha256([identity, content.get("atomic_energies")])
         path = self._store.tasks / f"{name}-{digest[:8]}.json"
-        if not path.is_file() or json.loads(path.read_text()) != content:
+        if not path.is_file() or path.read_text() != json.dumps(content):
             write_json(path, content)
         return {"manifest": str(path), "manifest_digest": digest}
 

@@ -225,7 +225,7 @@ class _Session:
         for proposal in proposals:
             structure = labelled[proposal["structure"]]
             file = self._store.given / f"{proposal['structure']}.json"
-            write_json(file, {"structure": to_plain(with_label(structure, label_in(structure))), "seconds": 0.0})
+            write_json(file, {"structure": to_plain(with_label(structure, label_in(structure))), "seconds": 0.0}, True)
             proposal["file"] = self._store.relative(str(file))
         return proposals
 

@@ -17,23 +17,25 @@ CORE = ROOT / "psiflow_core"
 SOURCES = sorted(CORE.rglob("*.py"))
 PLUGIN_SOURCES = sorted((ROOT / "plugins").glob("*/src/*/*.py"))
 
-FOUNDATION = {"errors", "structures"}
+FOUNDATION = {"errors", "structures", "options"}
 CONTRACTS = FOUNDATION | {"components"}
 REGISTRY = CONTRACTS | {"hookspecs", "predictors", "plugins"}
-WORK = REGISTRY | {"models", "sampling", "tasks", "guard"}
+WORK = REGISTRY | {"models", "sampling", "leases", "tasks", "guard"}
 LOOP = WORK | {"context", "store", "learning"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "structures": {"errors"},
+    "options": set(),
     "components": FOUNDATION,
     "hookspecs": CONTRACTS,
     "predictors": CONTRACTS,
     "plugins": CONTRACTS | {"hookspecs"},
     "models": REGISTRY,
     "sampling": REGISTRY,
-    "guard": set(),
-    "tasks": REGISTRY | {"models", "sampling"},
+    "leases": set(),
+    "guard": {"leases"},
+    "tasks": REGISTRY | {"models", "sampling", "leases"},
     "context": WORK,
     "store": WORK,
     "builtin": CONTRACTS | {"hookspecs", "predictors", "guard"},
@@ -51,7 +53,7 @@ ON_DEMAND = {
 }
 """Imports inside functions that point the other way, each with its reason."""
 
-PUBLIC = CONTRACTS | {"hookspecs", "predictors", "testing"}
+PUBLIC = CONTRACTS - {"options"} | {"hookspecs", "predictors", "testing"}
 """The rooms that a plugin may enter."""
 
 ENGINES = {"torch", "mace", "e3nn", "torch_ema", "nequip", "allegro", "openmm", "pyscf", "tblite", "gpaw", "jax"}
