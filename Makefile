@@ -22,7 +22,7 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The figures of the README and of the closing notes, side by side in one run each.
+# What things cost, and against what: each compares two ways side by side, in one run.
 benchmarks: $(VENV)/.test
 	$(BIN)/python benchmarks/openmm_step.py
 	$(BIN)/python benchmarks/batched_walkers.py

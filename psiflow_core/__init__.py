@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from psiflow_core.plugins import sampler as sampler
     from psiflow_core.sampling import Limits as Limits
 
+    __version__: str
+
 _HOMES = {
     "Bootstrap": "learning.selection",
     "Budget": "learning.stopping",
@@ -53,6 +55,10 @@ __all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("psiflow-core")
     if name not in _HOMES:
         raise AttributeError(f"module 'psiflow_core' has no attribute '{name}'")
     return getattr(import_module(f"psiflow_core.{_HOMES[name]}"), name)

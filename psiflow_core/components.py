@@ -13,6 +13,7 @@ from ase import Atoms
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from psiflow_core.errors import OptionError, did_you_mean
+from psiflow_core.options import documented
 from psiflow_core.structures import Array, Label, Plain, sha256
 
 if TYPE_CHECKING:
@@ -71,6 +72,11 @@ class Component(BaseModel, ABC):
     """The importable package that does the work, `"torch"` for instance; empty if psiflow does it itself."""
 
     @classmethod
+    def __pydantic_init_subclass__(cls, **rest: Any) -> None:
+        super().__pydantic_init_subclass__(**rest)
+        cls.__doc__ = documented(cls)
+
+    @classmethod
     def parse(cls, options: Plain) -> Component:
         """The component with these options.
 
@@ -105,6 +111,10 @@ class Resources(NamedTuple):
     """`"cpu"` or `"cuda"`."""
     memory: float | None = None
     """[GiB]; None if the pool sets no limit."""
+    wall_time: float | None = None
+    """[s]; None if the pool sets no limit."""
+    silence: float | None = None
+    """How long a task may do nothing. [s]; None if the pool sets no limit."""
 
 
 # Potentials ------------------------------------------------------------------------------------------------
@@ -353,6 +363,11 @@ class Policy(BaseModel):
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, arbitrary_types_allowed=True
     )
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **rest: Any) -> None:
+        super().__pydantic_init_subclass__(**rest)
+        cls.__doc__ = documented(cls)
+
     def __init__(self, **options: Any) -> None:
         try:
             super().__init__(**options)
@@ -365,20 +380,50 @@ def explain(error: ValidationError, owner: str, known: Iterable[str]) -> str:
     return f"{owner}: " + "; ".join(_clause(problem, list(known)) for problem in error.errors())
 
 
+def _policies(root: type[Policy] = Policy) -> Iterator[type[Policy]]:
+    """Every policy that has been imported."""
+    for found in root.__subclasses__():
+        yield found
+        yield from _policies(found)
+
+
 def _clause(problem: Any, known: list[str]) -> str:
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return f"unknown option '{where}'.{did_you_mean(where, known)} Options: {', '.join(known) or 'none'}"
     if problem["type"] == "missing":
         return f"option '{where}' is missing"
-    said = problem["msg"].removeprefix("Value error, ")
-    value = problem["input"]
+    value, context = problem["input"], problem.get("ctx", {})
+    if isinstance(context.get("error"), OptionError):
+        return _passed_on(where, str(context["error"]))
+    owner = _policy(context.get("class_name"))
+    said = _how_to_write(owner, where, value) if owner else problem["msg"].removeprefix("Value error, ")
     return f"{where}={value!r}: {said}" if where else said
 
 
+def _passed_on(where: str, said: str) -> str:
+    """What a component or a policy says of itself, as its owner says it."""
+    owner, _, rest = said.partition(": ")
+    if _policy(owner):
+        return f"{where}: {rest}"
+    return said if said.startswith(where) else f"{where}: {said}"
+
+
+def _policy(name: str | None) -> type[Policy] | None:
+    return next((policy for policy in _policies() if policy.__name__ == name), None)
+
+
+def _how_to_write(policy: type[Policy], option: str, value: object) -> str:
+    """What to write instead of a bare value: `Budget(labels=12)`."""
+    field = next(iter(policy.model_fields))
+    number = f"{value!r}" if policy.model_fields[field].is_required() and isinstance(value, int | float) else "…"
+    return f"write {policy.__name__}({field}={number}), in YAML {option}: {{{field}: {number}}}"
+
+
 def finite(prediction: Prediction) -> bool:
-    """Whether energy and forces are numbers."""
-    return bool(np.isfinite(prediction.energy) and np.isfinite(prediction.forces).all())
+    """Whether energy, forces and, where there is one, the committee's spread are numbers."""
+    spread = 0.0 if prediction.deviation is None else prediction.deviation
+    return all(bool(np.isfinite(value).all()) for value in (prediction.energy, prediction.forces, spread))
 
 
 def concrete(component: type[Component]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""A campaign's folder: the journal, and where labels, structures, models and task results lie."""
+"""A campaign's folder: where its journal, labels, structures, models and task results lie, and who has it."""
 
 from __future__ import annotations
 
@@ -7,114 +7,19 @@ import fcntl
 import json
 import os
 import socket
-import sqlite3
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import psutil
 from ase import Atoms
 
 from psiflow_core.errors import CampaignError
+from psiflow_core.journal import Journal
 from psiflow_core.structures import Plain, from_plain, to_plain
 from psiflow_core.tasks import RESULT, structure_file, write_json
 
-NETWORK = (
-    *("nfs", "lustre", "gpfs", "beegfs", "fhgfs", "cifs", "smb", "ceph"),
-    *("gluster", "panfs", "pvfs2", "orangefs", "weka", "afs", "9p", "sshfs"),
-)
-"""How the types of file systems begin that several hosts can share."""
-
-BUSY = 60.0
-"""How long a journal's writer and its readers wait for each other. [s]"""
-
 TAKING = 1.0
 """How long a driver tries to take a folder: who only looks at the lock has it for a moment. [s]"""
-
-
-@dataclass(frozen=True)
-class Event:
-    """One line of the journal."""
-
-    number: int
-    time: float
-    """When it was written. [s since the epoch]"""
-    kind: str
-    data: Plain
-
-
-class Journal:
-    """Events in the order in which they were believed: one writer, any number of readers.
-
-    SQLite with full synchronisation: once `append` has returned, the event survives a kill and a loss of power.
-    The mode is `journal_mode`'s; either one's journal is read and continued in the other.
-
-    Raises:
-        CampaignError: the file is not a journal, or is damaged.
-    """
-
-    def __init__(self, path: Path, write: bool = False) -> None:
-        self._path = path
-        try:
-            if write:
-                self._connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY)
-                self._connection.execute(f"PRAGMA journal_mode={journal_mode(path, psutil.disk_partitions(all=True))}")
-                self._connection.execute("PRAGMA synchronous=FULL")
-                self._connection.execute(
-                    "CREATE TABLE IF NOT EXISTS events "
-                    "(number INTEGER PRIMARY KEY, time REAL NOT NULL, kind TEXT NOT NULL, data TEXT NOT NULL)"
-                )
-            else:
-                # Beside a finished journal in WAL mode lies nothing; a reader who may not write can read that too.
-                alone = not any(path.with_name(path.name + log).exists() for log in ("-wal", "-journal"))
-                address = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if alone else ''}"
-                self._connection = sqlite3.connect(address, uri=True, timeout=BUSY)
-        except sqlite3.Error as error:
-            raise CampaignError(f"cannot open the journal {path}: {error}") from error
-
-    def append(self, kind: str, data: Plain) -> Event:
-        """Write one event, durably."""
-        now = time.time()
-        cursor = self._connection.execute(
-            "INSERT INTO events (time, kind, data) VALUES (?, ?, ?)", (now, kind, json.dumps(data))
-        )
-        return Event(int(cursor.lastrowid or 0), now, kind, data)
-
-    def events(self, after: int = 0) -> Iterator[Event]:
-        """All events with a number above ``after``, in order."""
-        try:
-            rows = self._connection.execute(
-                "SELECT number, time, kind, data FROM events WHERE number > ? ORDER BY number", (after,)
-            ).fetchall()  # all at once: without a WAL, the writer waits for a reader who has not come to the end
-            for number, when, kind, data in rows:
-                yield Event(number, when, kind, json.loads(data))
-        except (sqlite3.Error, json.JSONDecodeError) as error:
-            if getattr(error, "sqlite_errorname", "") == "SQLITE_READONLY_ROLLBACK":
-                raise CampaignError(
-                    f"the driver of the journal {self._path} was killed while it wrote an event; "
-                    "run the campaign again: that mends it"
-                ) from error
-            raise CampaignError(f"the journal {self._path} cannot be read: {error}") from error
-
-    def close(self) -> None:
-        self._connection.close()
-
-
-def journal_mode(path: Path, partitions: Iterable[Any]) -> str:
-    """SQLite's journal mode for a file: `WAL`, or `TRUNCATE` where other hosts may look at it.
-
-    In WAL mode readers and writer share memory, so they have to be on one host (https://sqlite.org/wal.html).
-
-    Args:
-        partitions: as `psutil.disk_partitions(all=True)` tells them, in the order in which they were mounted.
-    """
-    file = path.resolve()
-    around = [mounted for mounted in partitions if file.is_relative_to(mounted.mountpoint)]
-    around.sort(key=lambda mounted: len(Path(mounted.mountpoint).parts))
-    kind = around[-1].fstype.lower().removeprefix("fuse.") if around else ""
-    return "TRUNCATE" if kind.startswith(NETWORK) else "WAL"
 
 
 class Store:

@@ -246,10 +246,18 @@ def read(path: str | Path) -> list[Atoms]:
     try:
         structures = ase.io.read(path, index=":")
     except Exception as error:  # ASE's readers raise whatever their parser met
-        raise StructureError(f"cannot read structures from {path}: {error or type(error).__name__}") from error
+        raise StructureError(_unreadable(Path(path), error)) from None
     if not structures:
         raise StructureError(f"{path} holds no structure")
     return list(structures)
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    """The readers' words are kept: nobody knows better what they met."""
+    if not path.exists():
+        return f"cannot read structures from {path.absolute()}: there is no such file; check the path"
+    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return f"cannot read structures from {path.absolute()} ({said}); give a file that ase.io.read reads, such as .xyz"
 
 
 def species(structures: Iterable[Atoms]) -> list[str]:

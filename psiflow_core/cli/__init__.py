@@ -16,7 +16,6 @@ from psiflow_core.errors import PsiflowError
 
 app = typer.Typer(
     name="psiflow",
-    help="Online learning of interatomic potentials.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -24,6 +23,23 @@ app = typer.Typer(
 )
 
 Folder = Annotated[Path, typer.Argument(help="The campaign's folder.", show_default=False)]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        show(f"psiflow {version('psiflow-core')}")
+        raise typer.Exit
+
+
+@app.callback()
+def psiflow(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", is_eager=True, callback=_version)
+    ] = False,
+) -> None:
+    """Online learning of interatomic potentials."""
 
 
 @app.command()
@@ -35,6 +51,16 @@ def plugins(
     from psiflow_core.cli.components import options_of, overview
 
     show(overview(kind) if name is None else options_of(name, kind))
+
+
+@app.command()
+def options(
+    name: Annotated[str | None, typer.Argument(help="A policy, such as Training.", show_default=False)] = None,
+) -> None:
+    """List the options of a campaign; with a NAME, those of one of its policies."""
+    from psiflow_core.cli.components import options_of_policies
+
+    show(options_of_policies(name))
 
 
 @app.command()

@@ -1,42 +1,27 @@
-"""`psiflow plugins`: the components that are installed, and their options. No engine is imported for it."""
+"""`psiflow plugins` and `psiflow options`: what is installed, and every option of it. No engine is imported for it."""
 
 from __future__ import annotations
 
 import inspect
-import re
-import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from difflib import get_close_matches
+from typing import Any, get_args, get_origin
 
-from annotated_types import Ge, Gt, Interval, Le, Lt, MaxLen, MinLen
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from psiflow_core.components import Component, Kind
-from psiflow_core.errors import PluginNotFound, did_you_mean
+from psiflow_core.components import Component, Kind, Policy
+from psiflow_core.errors import OptionError, PluginNotFound
+from psiflow_core.options import Option, options
 from psiflow_core.plugins import OFFICIAL, Registered, registry
 
-UNIT = re.compile(r"\s*\[([^\]]+)\]$")
-"""A description ends in its unit, in brackets."""
-
-
-@dataclass(frozen=True)
-class Option:
-    """One option of a component, as a person reads it."""
-
-    name: str
-    type: str
-    range: str
-    """Empty where every value of the type is allowed."""
-    default: str
-    """Empty where the option has to be given."""
-    unit: str
-    """Empty where it has none."""
-    meaning: str
+WIDE = 110
+"""Columns from which on a table of options has room for its words."""
 
 
 def overview(kind: Kind | None = None) -> RenderableType:
@@ -78,77 +63,101 @@ def named(name: str, kind: Kind | None = None) -> list[Registered]:
             if (other, name) in OFFICIAL:
                 raise
     known = sorted({registered.component.name for registered in registry().all()})
-    raise PluginNotFound(f"no component '{name}'.{did_you_mean(name, known)} Installed: {', '.join(known)}")
+    raise PluginNotFound(f"no component '{name}'.{_alike(name, known)} Installed: {', '.join(known)}")
 
 
-def options(component: type[Component]) -> Iterator[Option]:
-    """Every option, from the fields of the class."""
-    for name, field in component.model_fields.items():
-        description = " ".join((field.description or "").split())
-        unit = UNIT.search(description)
-        yield Option(
-            name=name,
-            type=type_text(field.annotation),
-            range=", ".join(bounds([*field.metadata, *_metadata(field.annotation)])),
-            default=_default(field),
-            unit=unit[1] if unit else "",
-            meaning=UNIT.sub("", description),
-        )
+def policies() -> dict[str, type[Policy]]:
+    """The policies of a campaign by where they stand in it, `walking.segment` for instance; it comes first itself."""
+    from psiflow_core.learning.online import OnlineLearning
+
+    return {"": OnlineLearning, **dict(_within(OnlineLearning))}
 
 
-def type_text(annotation: Any) -> str:
-    """A type as it is written: `float`, `int | None`; the words of a choice, as they are."""
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        return type_text(get_args(annotation)[0])
-    if origin is Literal:
-        return " | ".join(str(value) for value in get_args(annotation))
-    if origin in (Union, types.UnionType):
-        return " | ".join(type_text(part) for part in get_args(annotation))
-    if annotation is types.NoneType:
-        return "None"
-    if origin is not None:
-        return f"{type_text(origin)}[{', '.join(type_text(part) for part in get_args(annotation))}]"
-    return str(getattr(annotation, "__name__", annotation))
+def options_of_policies(name: str | None = None) -> RenderableType:
+    """The options of one policy, by its name or its place; without a name those of a campaign, and all policies.
+
+    Raises:
+        OptionError: there is none of this name.
+    """
+    found = policies()
+    if name is None:
+        return Group(_policy_sheet("", found[""]), _listed(found), Text("psiflow options NAME shows one.", style="dim"))
+    for place, policy in found.items():
+        if name.lower() in (place, policy.__name__.lower()):
+            return _policy_sheet(place, policy)
+    known = [policy.__name__ for policy in found.values()]
+    raise OptionError(f"no policy '{name}'.{_alike(name, known)} Policies: {', '.join(known)}")
 
 
-def bounds(metadata: Iterable[Any]) -> Iterator[str]:
-    """The constraints of a type, in the signs of mathematics."""
-    for rule in metadata:
-        match rule:
-            case Gt():
-                yield f"> {rule.gt}"
-            case Ge():
-                yield f"≥ {rule.ge}"
-            case Lt():
-                yield f"< {rule.lt}"
-            case Le():
-                yield f"≤ {rule.le}"
-            case Interval():
-                yield from bounds(rule)
-            case MinLen():
-                yield f"length ≥ {rule.min_length}"
-            case MaxLen():
-                yield f"length ≤ {rule.max_length}"
+def _within(owner: type[BaseModel], place: str = "") -> Iterator[tuple[str, type[Policy]]]:
+    for name, field in owner.model_fields.items():
+        for part in (field.annotation, *get_args(field.annotation)):
+            if get_origin(part) is None and isinstance(part, type) and issubclass(part, Policy):
+                yield f"{place}{name}", part
+                yield from _within(part, f"{place}{name}.")
 
 
-def first_line(component: type[Component]) -> str:
-    """What a component is, in a line: the first paragraph's of its docstring."""
-    return (inspect.cleandoc(component.__doc__ or "")).partition("\n")[0]
+def _listed(found: dict[str, type[Policy]]) -> RenderableType:
+    table = Table("policy", "in YAML", "what it is about", box=box.SIMPLE_HEAD)
+    for place, policy in found.items():
+        if place:
+            table.add_row(policy.__name__, place, first_line(policy))
+    return table
+
+
+def _policy_sheet(place: str, policy: type[Policy]) -> RenderableType:
+    where = f"  in YAML under {place}" if place else ""
+    title = Text.assemble((f"psiflow.{policy.__name__}", "bold"), where)
+    return Group(title, Text(first_paragraph(policy)), Sheet(list(options(policy))))
+
+
+def _alike(name: str, known: list[str]) -> str:
+    """Every known name that resembles this one."""
+    close = get_close_matches(name, known, n=3, cutoff=0.6)
+    return f" Did you mean {' or '.join(repr(one) for one in close)}?" if close else ""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Options as a table; where that would break its words, one paragraph for each."""
+
+    options: list[Option]
+
+    def __rich_console__(self, console: Console, how: ConsoleOptions) -> Iterator[RenderableType]:
+        if how.max_width >= WIDE:
+            yield self._table()
+            return
+        for option in self.options:
+            yield Text("")
+            yield Text.assemble((option.name, "bold"), option.head().removeprefix(option.name))
+            yield Padding(Text(option.meaning), (0, 0, 0, 4))
+
+    def _table(self) -> Table:
+        table = Table("option", "type", "range", "default", "unit", "meaning", box=box.SIMPLE_HEAD)
+        table.columns[0].no_wrap = True
+        for option in self.options:
+            default = option.default or Text("required", style="bold")
+            table.add_row(option.name, option.type, option.range, default, option.unit, option.meaning)
+        return table
+
+
+def first_line(what: type[Any]) -> str:
+    """What a component or a policy is, in a line: the first paragraph's of its docstring."""
+    return (inspect.cleandoc(what.__doc__ or "")).partition("\n")[0]
+
+
+def first_paragraph(what: type[Any]) -> str:
+    """The first paragraph of its docstring."""
+    return inspect.cleandoc(what.__doc__ or "").partition("\n\n")[0]
 
 
 def _sheet(registered: Registered) -> RenderableType:
-    component = registered.component
+    component: type[Component] = registered.component
     title = Text.assemble(
         (f"{component.kind} {component.name}", "bold"), f"  {registered.distribution} {registered.version}"
     )
-    meaning = Text(inspect.cleandoc(component.__doc__ or "").partition("\n\n")[0])
-    table = Table("option", "type", "range", "default", "unit", "meaning", box=box.SIMPLE_HEAD)
-    table.columns[0].no_wrap = True
-    for option in options(component):
-        default = option.default or Text("required", style="bold")
-        table.add_row(option.name, option.type, option.range, default, option.unit, option.meaning)
-    return Group(title, meaning, table if component.model_fields else Text("It has no options."))
+    shown = Sheet(list(options(component))) if component.model_fields else Text("It has no options.")
+    return Group(title, Text(first_paragraph(component)), shown)
 
 
 def _broken() -> Iterator[Text]:
@@ -156,18 +165,3 @@ def _broken() -> Iterator[Text]:
         yield Text.assemble(("broken ", "bold red"), f"{point}: {cause}")
     for clash in registry().clashes.values():
         yield Text.assemble(("clash ", "bold red"), clash)
-
-
-def _metadata(annotation: Any) -> Iterator[Any]:
-    """Constraints of the parts of a type: of the number in `PositiveInt | None`."""
-    if get_origin(annotation) is Annotated:
-        yield from annotation.__metadata__
-    elif get_origin(annotation) in (Union, types.UnionType):
-        for part in get_args(annotation):
-            yield from _metadata(part)
-
-
-def _default(field: FieldInfo) -> str:
-    if field.is_required():
-        return ""
-    return str(field.get_default(call_default_factory=True, validated_data={}))

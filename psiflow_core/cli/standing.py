@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from psiflow_core.learning.campaign import Failure, State
+from psiflow_core.learning.campaign import Candidate, Failure, State
 from psiflow_core.learning.progress import overview
 from psiflow_core.learning.records import Recorded, read_campaign
 from psiflow_core.report.summary import fate
@@ -54,19 +54,43 @@ def watch(folder: Path, console: Console) -> None:
 def _drawn(campaign: Recorded, driver: str | None) -> RenderableType:
     state, folder = campaign.state, campaign.store.folder
     driven = driver is not None or state.finished is not None
-    parts = [overview(state, campaign.settings, folder, driven=driven), _fates(state)]
+    parts = [
+        overview(state, campaign.settings, folder, driven=driven, times=label_times(campaign)),
+        _fates(state, driven),
+    ]
     if state.failures:
         parts.append(_failures(state.failures))
-    return Group(*parts, *_next(state, driver, folder))
+    return Group(*parts, *_next(campaign, driver))
 
 
-def _fates(state: State) -> RenderableType:
+def label_times(campaign: Recorded) -> list[float]:
+    """When the labels of walkers came in this session. [s since the epoch]"""
+    times: list[float] = []
+    for event in campaign.events:
+        if event.kind == "opened":
+            times.clear()
+        elif event.kind == "labelled" and campaign.state.candidates[event.data["candidate"]].origin == "walker":
+            times.append(event.time)
+    return times
+
+
+def _fates(state: State, driven: bool) -> RenderableType:
     table = Table("candidates", "from", "fate", "why", box=box.SIMPLE_HEAD)
     table.columns[0].justify = "right"
-    counts = Counter((candidate.origin, fate(candidate), candidate.reason) for candidate in state.candidates)
+    counts = Counter((candidate.origin, *_fate(candidate, state, driven)) for candidate in state.candidates)
     for (origin, became, reason), count in sorted(counts.items()):
         table.add_row(str(count), origin, became, reason)
     return table
+
+
+def _fate(candidate: Candidate, state: State, driven: bool) -> tuple[str, str]:
+    """What became of a candidate, and why."""
+    became = fate(candidate, ended=state.finished is not None)
+    if became == "not labelled":
+        return became, "the campaign ended first"
+    if became == "labelling" and not driven:
+        return "cut off", "the driver ended first"
+    return became, candidate.reason
 
 
 def _failures(failures: list[Failure]) -> RenderableType:
@@ -80,10 +104,14 @@ def _failures(failures: list[Failure]) -> RenderableType:
     return table
 
 
-def _next(state: State, driver: str | None, folder: Path) -> Iterator[Text]:
+def _next(campaign: Recorded, driver: str | None) -> Iterator[Text]:
     """Who is at work, and how to go on."""
+    state, folder = campaign.state, campaign.store.folder
     if driver is not None:
         yield _line(f"driver  {driver}; Ctrl-C or SIGTERM stops it, and nothing is lost")
+    elif campaign.events[-1].kind == "opened":
+        yield _line("driver  none: the last session ended before anything came of it, refused by a check or stopped;")
+        yield _line("        mend what it said (psiflow doctor looks for it too), then run the same campaign again")
     elif state.finished is None:
         yield _line("driver  none: run the same script, or psiflow run, again, and it goes on from here")
     elif state.finished == "failed":

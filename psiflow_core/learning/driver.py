@@ -14,6 +14,7 @@ from ase import Atoms
 
 from psiflow_core.context import Context, Outcome, Work
 from psiflow_core.errors import CampaignError, EngineMissing, OptionError, PsiflowError, StructureError
+from psiflow_core.journal import Journal
 from psiflow_core.learning.campaign import State
 from psiflow_core.learning.dispatch import Dispatch, Order
 from psiflow_core.learning.ending import conclusion, exhausted, still_closing
@@ -25,7 +26,7 @@ from psiflow_core.learning.results import results_are_written, write_results
 from psiflow_core.learning.settings import Settings
 from psiflow_core.models import ModelFile, TrainedPotential
 from psiflow_core.sampling import batch_size
-from psiflow_core.store import Journal, Store
+from psiflow_core.store import Store
 from psiflow_core.structures import Plain, digest, isolated_atom, to_plain, with_label
 from psiflow_core.structures import label_of as label_in
 from psiflow_core.tasks import write_json

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from psiflow_core.journal import Event
 from psiflow_core.learning.campaign import (
     LEARNED,
     UNNEEDED,
@@ -18,7 +19,6 @@ from psiflow_core.learning.campaign import (
 from psiflow_core.learning.settings import Settings
 from psiflow_core.learning.stopping import MACHINE
 from psiflow_core.sampling import UNCERTAIN
-from psiflow_core.store import Event
 from psiflow_core.structures import Plain
 
 

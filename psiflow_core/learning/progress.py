@@ -6,13 +6,13 @@ import contextlib
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from math import log
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
@@ -21,6 +21,15 @@ from psiflow_core.learning.settings import Settings
 
 SHOWN_WALKERS = 16
 """Walkers that have a line of their own; of more, the rest is counted."""
+
+BAR = 30
+"""Characters of the bar of labels."""
+
+RECENT = 20
+"""Labels of walkers whose pace is taken for that of those to come."""
+
+FEWEST = 10
+"""Labels of walkers before which nothing is forecast."""
 
 
 class Progress:
@@ -37,46 +46,107 @@ class Progress:
             yield lambda message: None
         elif self._console.is_terminal:
             with Live(console=self._console, refresh_per_second=4, transient=False) as live:
-                yield lambda message: live.update(overview(state, settings, folder, message))
+                pace = Pace(state)
+
+                def show(message: str) -> None:
+                    pace.look()
+                    live.update(overview(state, settings, folder, message, times=pace.times))
+
+                yield show
         else:
             yield _Lines(state, settings, folder).show
 
 
+class Pace:
+    """When the labels of walkers came, since the display began to look."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._known = self._labels()
+        self.times: list[float] = []
+        """Of one label after the other. [s since the epoch]"""
+
+    def look(self) -> None:
+        """Take the time of what is new."""
+        now = self._labels()
+        self.times += [self._state.time] * (now - self._known)
+        self._known = now
+
+    def _labels(self) -> int:
+        return self._state.count("labelled", ["walker"])
+
+
 class _Lines:
-    """For logs: one line whenever a generation is trained or a tenth of the labels has come."""
+    """For logs: a line when a training begins or ends, and when a tenth of the labels, or of the tests, has come."""
 
     def __init__(self, state: State, settings: Settings, folder: Path) -> None:
         self._state = state
         self._settings = settings
-        self._last: tuple[int, int, str | None] | None = None
+        self._said: set[str] = set()
         print(f"campaign {folder}", file=sys.stderr)
 
     def show(self, message: str) -> None:
-        state, budget = self._state, self._settings.budget.labels
-        done = state.count("labelled")
-        newest = state.newest
-        key = (newest.number if newest else -1, 10 * done // budget, state.finished)
-        if key == self._last and not message:
+        """Say what has not been said."""
+        if message:
+            self._say(message)
             return
-        self._last = key
-        error = f", generation {newest.number}: {_errors(newest)}" if newest else ""
-        text = message or f"{done}/{budget} labels, {state.count('failed')} failed{error}"
-        print(f"[{clock(state.elapsed)}] {text}", file=sys.stderr, flush=True)
+        for event, text in self._news().items():
+            if event not in self._said:
+                self._said.add(event)
+                self._say(text)
+
+    def _say(self, text: str) -> None:
+        print(f"[{clock(self._state.elapsed)}] {text}", file=sys.stderr, flush=True)
+
+    def _news(self) -> dict[str, str]:
+        """Lines by what they tell of: each is said but once."""
+        news = self._trainings() | self._labels()
+        if self._state.finished:
+            news["end"] = f"{phase(self._state)}: {self._state.message}"
+        return news
+
+    def _trainings(self) -> dict[str, str]:
+        news = {}
+        newest, begun = self._state.newest, self._state.in_training
+        if newest is not None:
+            news[f"trained {newest.number}"] = f"generation {newest.number} is trained: {_errors(newest)}"
+        if begun is not None:
+            final = "final training: " if begun.final else "training "
+            news[f"begun {begun.number}"] = f"{final}generation {begun.number} with {begun.known} labels"
+        return news
+
+    def _labels(self) -> dict[str, str]:
+        state, budget, tests = self._state, self._settings.budget.labels, self._state.of("test")
+        done, tested = state.count("labelled"), _done(tests)
+        news = {f"labels {10 * done // budget}": f"{done}/{budget} labels, {state.count('failed')} failed"}
+        if tested:
+            news[f"tests {10 * tested // len(tests)}"] = f"{tested}/{len(tests)} test labels"
+        return news
 
 
-def overview(state: State, settings: Settings, folder: Path, message: str = "", driven: bool = True) -> RenderableType:
+def overview(
+    state: State,
+    settings: Settings,
+    folder: Path,
+    message: str = "",
+    driven: bool = True,
+    times: Sequence[float] = (),
+) -> RenderableType:
     """Where a campaign stands: labels, generations, walkers, failures, time.
 
     Args:
         message: a word on what happens before there is a state to tell it.
         driven: whether a driver is at work; without one an unfinished campaign's clock stands still.
+        times: when the latest labels of walkers came, for a forecast. [s since the epoch]
     """
-    parts: list[RenderableType] = [_labels(state, settings), _generations(state, settings)]
+    under_way = driven and state.finished is None
+    parts: list[RenderableType] = [_labels(state, settings, driven), _generations(state, settings, under_way)]
     if state.walkers and state.generations:
-        parts.append(_walkers(state))
+        parts.append(_walkers(state, driven))
     if state.failures:
         parts.append(_failures(state))
-    parts.append(_time(state, settings, message or ("" if driven else "interrupted"), driven))
+    remaining = _remaining(state, settings, times)
+    parts.append(_time(state, message or ("" if driven else "interrupted"), remaining, under_way))
     return Panel(Group(*parts), title=f"psiflow · {folder.name}", title_align="left", width=100)
 
 
@@ -94,14 +164,17 @@ def phase(state: State) -> str:
     return ", ".join(word for kind, word in doing.items() if any(t.kind == kind for t in state.running.values()))
 
 
-def walker_phase(walker: WalkerRecord, state: State) -> str:
-    """What a walker is doing."""
+def walker_phase(walker: WalkerRecord, state: State, driven: bool = True) -> str:
+    """What a walker is doing; without a driver, what it will do when there is one again."""
+    if state.finished is not None:
+        return "at rest"
     if any(walker.id in task.about["walkers"] for task in state.runs("sample")):
-        return "sampling"
+        return "sampling" if driven else "segment cut off"
     if walker.waiting_for is not None:
-        waits: dict[str, str] = {"queued": "candidate queued", "labelling": "candidate in labelling"}
+        labelling = "candidate in labelling" if driven else "candidate's label cut off"
+        waits: dict[str, str] = {"queued": "candidate queued", "labelling": labelling}
         return waits.get(state.candidates[walker.waiting_for].status, "waiting for a model")
-    return "idle" if state.finished is None else "at rest"
+    return "idle"
 
 
 def clock(seconds: float) -> str:
@@ -110,35 +183,59 @@ def clock(seconds: float) -> str:
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
-def forecast(state: State, settings: Settings) -> float | None:
-    """Seconds until the budget of labels is spent, at the pace so far; None before there is one. [s]"""
-    done = state.count("labelled")
-    if not done or state.closing:
+def forecast(times: Sequence[float], known: int, budget: int, trained: float = 0.0) -> float | None:
+    """Seconds until the budget of labels is spent, at the pace of the latest ones; None before they have one. [s]
+
+    A training is due when the labels have grown by a fraction: its share of the time goes with their logarithm.
+
+    Args:
+        times: when labels of walkers came: those of the bootstrap come faster, for they wait for no training. [s]
+        known: labels that there are.
+        trained: fraction of the workers' time that went into training.
+    """
+    recent = times[-RECENT:]
+    if len(recent) < FEWEST or known >= budget:
         return None
-    return state.elapsed / done * (settings.budget.labels - done)
+    first = known - len(recent) + 1
+    by_number = (budget - known) / (known - first)
+    by_growth = log(budget / known) / log(known / first)
+    return (recent[-1] - recent[0]) * (trained * by_growth + (1 - trained) * by_number)
 
 
-def _labels(state: State, settings: Settings) -> RenderableType:
+def _remaining(state: State, settings: Settings, times: Sequence[float]) -> float | None:
+    if state.closing is not None:
+        return None
+    trained = state.busy["train"] / max(state.busy.total(), 1e-9)
+    return forecast(times, state.count("labelled"), settings.budget.labels, trained)
+
+
+def _labels(state: State, settings: Settings, driven: bool) -> RenderableType:
     done, budget = state.count("labelled"), settings.budget.labels
     tests = state.of("test")
     row = Table.grid(padding=(0, 2))
     counts = Text.assemble(
         ("labels ", "bold"),
         f"{done}/{budget}",
-        f"  running {state.count('labelling')}",
-        f"  queued {state.count('queued')}",
+        "" if state.finished else f"  {'in labelling' if driven else 'cut off'} {state.count('labelling')}",
+        "" if state.finished else f"  queued {state.count('queued')}",
         (f"  failed {state.count('failed')}", "red" if state.count("failed") else ""),
         f"  test {_done(tests)}/{len(tests)}" if tests else "",
     )
-    row.add_row(ProgressBar(total=budget, completed=done, width=30), counts)
+    row.add_row(bar(done, budget), counts)
     return row
+
+
+def bar(done: int, total: int) -> Text:
+    """How much is done; told apart from the rest without colour."""
+    full = min(BAR, BAR * done // total)
+    return Text.assemble(("█" * full, "green"), ("░" * (BAR - full), "dim"))
 
 
 def _done(candidates: list[Candidate]) -> int:
     return sum(1 for candidate in candidates if candidate.status == "labelled")
 
 
-def _generations(state: State, settings: Settings) -> RenderableType:
+def _generations(state: State, settings: Settings, under_way: bool) -> RenderableType:
     newest, training = state.newest, state.in_training
     text = Text.assemble(("model  ", "bold"))
     if newest is None and training is None:
@@ -147,7 +244,8 @@ def _generations(state: State, settings: Settings) -> RenderableType:
         text.append(f"generation {newest.number} of {newest.known} labels: {_errors(newest)}")
     if training is not None:
         done, members = len(training.members), settings.committee
-        text.append(f"  [training generation {training.number}: {done}/{members} members]")
+        doing = "training" if under_way else "cut off in training"
+        text.append(f"\n       {doing}: generation {training.number}, {done}/{members} members")
     return text
 
 
@@ -155,24 +253,26 @@ def _errors(generation: Generation) -> str:
     if not all("force_rmse" in member["errors"] for member in generation.members.values()):
         return "as given"
     force, energy = generation.mean_error("force_rmse"), generation.mean_error("energy_rmse")
-    return f"validation RMSE {1e3 * force:.0f} meV/Å, {1e3 * energy:.1f} meV/atom"
+    subset = "validation" if generation.validation else "training"
+    whose = "members' " if generation.committee > 1 else ""
+    return f"{whose}{subset} RMSE {1e3 * force:.0f} meV/Å, {1e3 * energy:.1f} meV/atom"
 
 
-def _walkers(state: State) -> RenderableType:
+def _walkers(state: State, driven: bool) -> RenderableType:
     table = Table(box=None, padding=(0, 2), header_style="dim")
     for heading in ("walker", "phase", "segment", "steps", "T [K]", "model", "resets"):
         table.add_column(heading, justify="left" if heading == "phase" else "right")
     for walker in state.walkers[:SHOWN_WALKERS]:
         table.add_row(
             str(walker.id),
-            walker_phase(walker, state),
+            walker_phase(walker, state, driven),
             str(walker.segments),
             str(walker.steps),
             "" if walker.temperature is None else f"{walker.temperature:.0f}",
             "" if walker.generation is None else str(walker.generation),
-            str(walker.resets.total() or ""),
+            str(walker.resets.total()),
         )
-    rest = Counter(walker_phase(walker, state) for walker in state.walkers[SHOWN_WALKERS:])
+    rest = Counter(walker_phase(walker, state, driven) for walker in state.walkers[SHOWN_WALKERS:])
     if rest:
         table.add_row("…", ", ".join(f"{count} {name}" for name, count in rest.items()))
     return table
@@ -184,13 +284,12 @@ def _failures(state: State) -> RenderableType:
     return Text.assemble(("failures ", "bold red"), listed)
 
 
-def _time(state: State, settings: Settings, message: str, driven: bool) -> RenderableType:
-    running = driven and bool(state.time) and state.finished is None
+def _time(state: State, message: str, remaining: float | None, under_way: bool) -> RenderableType:
+    running = under_way and bool(state.time)
     elapsed = state.elapsed + (max(0.0, time.time() - state.time) if running else 0.0)
-    remaining = forecast(state, settings) if running else None
     text = Text.assemble(("time   ", "bold"), clock(elapsed))
-    if remaining is not None:
-        text.append(f", about {clock(remaining)} to the last label")
+    if running and remaining is not None:
+        text.append(f", about {clock(remaining)} to the last label, then the final training")
     text.append(f"   {message or phase(state)}", style="italic")
     if state.finished:
         text.append(f": {state.message}")

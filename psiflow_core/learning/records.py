@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -12,16 +14,20 @@ from ase import Atoms
 
 from psiflow_core.components import Spec
 from psiflow_core.errors import CampaignError, OptionError, StructureError
+from psiflow_core.journal import Event, Journal
 from psiflow_core.learning.campaign import State
 from psiflow_core.learning.events import fold
 from psiflow_core.learning.settings import Settings
 from psiflow_core.models import TrainedPotential
-from psiflow_core.store import Event, Journal, Store
+from psiflow_core.store import Store
 from psiflow_core.structures import Plain, digest, label_of, sha256, species
 from psiflow_core.tasks import trustworthy
 
 FREE = ("budget", "stopping", "walking.segment.batch", "walking.segment.stride")
 """What may change between two runs of a campaign: it changes what is still done, not what was done."""
+
+HASH = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{56}\b")
+"""A SHA-256, of which a person is shown the beginning at most."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +82,9 @@ class Campaign:
         return {
             **self.learning.model_dump(mode="json", include=fields),
             **{kind: {"name": spec.name, **spec.options} for kind, spec in self.components.items()},
-            "start": [digest(structure) for structure in self.start],
-            "test": sha256([digest(structure) for structure in self.test]),
-            "data": sha256([digest(structure) for structure in self.data]),
+            "start": _identity(self.start),
+            "test": _identity(self.test),
+            "data": _identity(self.data),
             "model": sha256([member.digest for member in self.model.members]) if self.model else None,
         }
 
@@ -141,14 +147,32 @@ def refuse_other(recorded: Plain, asked: Plain, folder: object) -> None:
         )
 
 
+def _identity(structures: Sequence[Atoms]) -> str | None:
+    """Formulas for people, and the hash that tells structures apart; None without any."""
+    if not structures:
+        return None
+    counts = Counter(structure.get_chemical_formula() for structure in structures)
+    formulas = [formula if count == 1 else f"{count} {formula}" for formula, count in counts.items()]
+    more = "" if len(formulas) <= 4 else f" and {len(formulas) - 4} more formulas"
+    return f"{', '.join(formulas[:4])}{more} {sha256([digest(structure) for structure in structures])}"
+
+
 def _differences(before: Any, now: Any, name: str = "") -> Iterator[tuple[str, str]]:
     if isinstance(before, dict) and isinstance(now, dict):
         for key in sorted({*before, *now}):
             yield from _differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
+    elif before != now and name in ("start", "test", "data"):
+        yield name, _other_structures(name, before, now)
     elif before != now:
         yield name, f"{name} was {_short(before)} and is now {_short(now)}"
 
 
+def _other_structures(name: str, before: str | None, now: str | None) -> str:
+    was, is_now = (HASH.sub("", text).strip() if text else "none" for text in (before, now))
+    moved = " with other positions, cell, charge or spin" if was == is_now else ""
+    return f"{name} was {was} and is now {is_now}{moved}"
+
+
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = HASH.sub(r"\1", repr(value))
     return text if len(text) <= 60 else f"{text[:57]}…"

@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from psiflow_core.learning.records import Recorded
 from psiflow_core.report.summary import SUBSETS, Evaluation
@@ -22,13 +25,20 @@ COLOURS = {
     "label": "#c8453b",
     "train": "#4c78a8",
     "sample": "#59a14f",
-    "score": "#59a14f",
+    "score": "#f2c14e",
     "evaluate": "#b07aa1",
     "discarded": "#8c6d31",
     "failed": "#222222",
     "dropped": "#bbbbbb",
     "queued": "#bbbbbb",
 }
+
+MARKS: dict[str, dict[str, Any]] = {
+    "training": {"color": COLOURS["training"], "lw": 0, "zorder": 2.2},
+    "validation": {"color": COLOURS["validation"], "lw": 0, "zorder": 2.3},
+    "test": {"facecolors": "none", "edgecolors": COLOURS["test"], "lw": 0.6, "zorder": 2.1},
+}
+"""Rings for the test set, and beneath the others: where many points lie, all are seen."""
 
 STYLE: dict[Any, Any] = {
     "font.size": 9.5,
@@ -45,31 +55,56 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def learning_curve(campaign: Recorded, evaluation: Evaluation) -> str:
-    """Force and energy RMSE of every generation against the labels that it knows."""
+def learning_curve(campaign: Recorded, evaluation: Evaluation | None) -> str | None:
+    """Force and energy RMSE of every generation against the labels that it knows.
+
+    Before there is an evaluation, the mean of what the members were told on the validation set.
+    """
+    curves = _evaluated(campaign, evaluation) if evaluation else _as_trained(campaign)
+    if not any(curves.values()):
+        return None
 
     def draw(figure: Figure) -> None:
         left, right = figure.subplots(1, 2)
-        for subset in ("validation", "test"):
-            rows = [
-                (generation.known, found)
-                for generation in campaign.state.generations
-                if generation.number in evaluation.predictions
-                if (found := evaluation.errors(generation.number, subset))
-            ]
-            if not rows:
-                continue
+        for subset, rows in curves.items():
             known = [row[0] for row in rows]
             style = {"marker": "o", "ms": 4, "color": COLOURS[subset], "label": subset}
-            left.plot(known, [1e3 * row[1]["force_rmse"] for row in rows], **style)
-            right.plot(known, [1e3 * row[1]["energy_rmse"] for row in rows], **style)
+            if rows:
+                left.plot(known, [1e3 * row[1] for row in rows], **style)
+                right.plot(known, [1e3 * row[2] for row in rows], **style)
         for axes, name in ((left, "force RMSE [meV/Å]"), (right, "energy RMSE [meV/atom]")):
             axes.set(xlabel="labels that the generation knows", ylabel=name)
             axes.set_ylim(bottom=0)
-            if axes.get_legend_handles_labels()[0]:
-                axes.legend()
+            axes.xaxis.set_major_locator(_whole_numbers())
+            axes.legend()
 
     return _svg(draw, "Learning curve", (9.6, 3.3))
+
+
+Curves = dict[str, list[tuple[int, float, float]]]
+"""By subset, for each generation: labels that it knows, RMSE of forces [eV/Å] and of energies [eV/atom]."""
+
+
+def _evaluated(campaign: Recorded, evaluation: Evaluation) -> Curves:
+    curves: Curves = {"validation": [], "test": []}
+    for subset, rows in curves.items():
+        for generation in campaign.state.generations:
+            if generation.number in evaluation.predictions:
+                found = evaluation.errors(generation.number, subset)
+                rows += [(generation.known, found["force_rmse"], found["energy_rmse"])] if found else []
+    return curves
+
+
+def _as_trained(campaign: Recorded) -> Curves:
+    newest = campaign.state.newest
+    complete = campaign.state.generations[: newest.number + 1] if newest else []
+    return {
+        "validation": [
+            (generation.known, generation.mean_error("force_rmse"), generation.mean_error("energy_rmse"))
+            for generation in complete
+            if generation.validation and all("force_rmse" in member["errors"] for member in generation.members.values())
+        ]
+    }
 
 
 def parity(evaluation: Evaluation) -> str:
@@ -83,17 +118,19 @@ def parity(evaluation: Evaluation) -> str:
             if not chosen:
                 continue
             pairs = [(evaluation.structures[n], evaluation.predictions[evaluation.newest][n]) for n in chosen]
-            style = {"s": 9, "lw": 0, "alpha": 0.65, "color": COLOURS[subset], "rasterized": True}
+            style = MARKS[subset] | {"alpha": 0.65, "rasterized": True}
             energies.scatter(
                 [1e3 * (label_of(atoms).energy / len(atoms) - zero) for atoms, _ in pairs],
                 [1e3 * (answer["energy"] / len(atoms) - zero) for atoms, answer in pairs],
                 label=subset,
+                s=12,
                 **style,
             )
             forces.scatter(
                 np.concatenate([label_of(atoms).forces.ravel() for atoms, _ in pairs]),
                 np.concatenate([np.ravel(answer["forces"]) for _, answer in pairs]),
-                **style | {"s": 4},
+                s=6,
+                **style,
             )
         energies.set(xlabel="reference energy − mean [meV/atom]", ylabel="predicted [meV/atom]")
         forces.set(xlabel="reference force component [eV/Å]", ylabel="predicted [eV/Å]")
@@ -121,13 +158,11 @@ def uncertainty(campaign: Recorded) -> str | None:
             cmap="viridis",
             s=16,
         )
-        axes.set(
-            xscale="log",
-            yscale="log",
-            xlabel="largest force spread of the committee [eV/Å]",
-            ylabel="force RMSE of that model [eV/Å]",
-        )
-        figure.colorbar(points, label="generation")
+        axes.set(xlabel="largest force spread of the committee [eV/Å]", ylabel="force RMSE of that model [eV/Å]")
+        logarithmic(axes, "x", [candidate.deviation or 0.0 for candidate in known])
+        logarithmic(axes, "y", [(candidate.error or {})["force_rmse"] for candidate in known])
+        if len({candidate.generation for candidate in known}) > 1:
+            figure.colorbar(points, label="generation", ticks=_whole_numbers())
 
     return _svg(draw, "Uncertainty against error", (4.8, 3.3))
 
@@ -147,38 +182,105 @@ def candidates(campaign: Recorded, fate_of: Callable[[Any], str]) -> str | None:
             axes.scatter(numbers, spread, s=16, color=COLOURS.get(fate, "#999"), label=fate)
         limit = campaign.settings.walking.limits.deviation
         axes.axhline(limit, color="#999", lw=0.8, ls="--")
-        axes.set(xlabel="candidate", ylabel="largest force spread [eV/Å]", yscale="log")
+        axes.set(xlabel="candidate", ylabel="largest force spread [eV/Å]")
+        axes.xaxis.set_major_locator(_whole_numbers())
+        logarithmic(axes, "y", [limit, *(candidate.deviation or 0.0 for candidate in met)])
         axes.legend(fontsize=8)
 
     return _svg(draw, "Fate of every candidate", (4.8, 3.3))
 
 
+@dataclass(frozen=True)
+class Span:
+    """A task on a worker."""
+
+    session: int
+    worker: str
+    kind: str
+    begin: float
+    """On the campaign's own clock, which stands still while no driver runs. [s]"""
+    seconds: float
+
+
+KINDS = {"labelled": "label", "trained": "train", "sampled": "sample", "scored": "score", "evaluated": "evaluate"}
+"""What a task was, by the event that ended it."""
+
+
 def timeline(campaign: Recorded) -> str | None:
-    """What every worker did, and when."""
-    kinds = {"labelled": "label", "trained": "train", "sampled": "sample", "scored": "score", "evaluated": "evaluate"}
-    spans = [
-        (event.data["worker"], kinds[event.kind], event.time - event.data["seconds"], event.data["seconds"])
-        for event in campaign.events
-        if event.kind in kinds and event.data["worker"] and event.data["seconds"] > 0
-    ]
-    if not spans:
+    """What every worker did, and when; time in which no driver ran is left out."""
+    found = spans(campaign)
+    if not found:
         return None
-    workers = sorted({span[0] for span in spans})
-    origin = campaign.events[0].time
+    row_of = rows(found, [sum(session["slots"].values()) for session in campaign.state.opened])
+    workers = 1 + max(row_of.values())
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        for kind in dict.fromkeys(span[1] for span in spans):
-            for row, worker in enumerate(workers):
-                bars = [(begin - origin, long) for who, what, begin, long in spans if (who, what) == (worker, kind)]
-                axes.broken_barh(bars, (row - 0.4, 0.8), color=COLOURS[kind], label=kind if row == 0 else None)
-        axes.set(
-            xlabel="time [s]", yticks=range(len(workers)), yticklabels=[f"worker {n}" for n in range(len(workers))]
-        )
+        for kind in dict.fromkeys(KINDS.values()):
+            for row in range(workers):
+                mine = [span for span in found if span.kind == kind and row_of[span.session, span.worker] == row]
+                bars = [(span.begin, span.seconds) for span in mine]
+                axes.broken_barh(bars, (row - 0.4, 0.8), color=COLOURS[kind])
+            if any(span.kind == kind for span in found):
+                axes.broken_barh([], (0, 0), color=COLOURS[kind], label=kind)
+        axes.set(xlabel="time [s]", yticks=range(workers), yticklabels=[f"worker {n}" for n in range(workers)])
+        axes.set_xlim(left=0)
         axes.grid(False)
-        axes.legend(ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+        axes.legend(ncols=5, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
-    return _svg(draw, "What the workers did", (9.6, 1.1 + 0.35 * min(len(workers), 32)))
+    return _svg(draw, "What the workers did", (9.6, 1.1 + 0.35 * min(workers, 32)))
+
+
+def spans(campaign: Recorded) -> list[Span]:
+    """Every task of which it is known when it ran; results that outlived their driver are left out."""
+    found: list[Span] = []
+    session, clock, last = -1, 0.0, 0.0
+    begun = 0.0
+    for event in campaign.events:
+        if event.kind == "opened":
+            session, begun = session + 1, clock
+        else:
+            clock += event.time - last
+        last = event.time
+        if event.kind in KINDS and event.data["worker"] and 0 < event.data["seconds"] <= clock - begun:
+            seconds = event.data["seconds"]
+            found.append(Span(session, event.data["worker"], KINDS[event.kind], clock - seconds, seconds))
+    return found
+
+
+def rows(found: Sequence[Span], slots: Sequence[int]) -> dict[tuple[int, str], int]:
+    """The row of each worker, by session and name: one that took another's place takes its row.
+
+    Args:
+        slots: workers of each session.
+    """
+    row_of: dict[tuple[int, str], int] = {}
+    free_at: dict[tuple[int, int], float] = {}
+    for span in sorted(found, key=lambda span: span.begin):
+        key = (span.session, span.worker)
+        if key not in row_of:
+            taken = {row: end for (session, row), end in free_at.items() if session == span.session}
+            full = len(taken) >= slots[span.session]
+            row_of[key] = min(taken, key=taken.__getitem__) if full else len(taken)
+        free_at[span.session, row_of[key]] = span.begin + span.seconds
+    return row_of
+
+
+def logarithmic(axes: Any, name: str, values: Sequence[float]) -> None:
+    """A logarithmic axis with as many labels as have room: decades, or 1, 2, 5 where there are few of them."""
+    positive = [value for value in values if value > 0]
+    if not positive:
+        return
+    low, high = min(positive) / 1.5, 1.5 * max(positive)
+    axes.set(**{f"{name}scale": "log", f"{name}lim": (low, high)})
+    axis = getattr(axes, f"{name}axis")
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 100 * low else (1.0,)))
+    axis.set_major_formatter(FormatStrFormatter("%g"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _whole_numbers() -> MaxNLocator:
+    return MaxNLocator(integer=True, steps=[1, 2, 5, 10])
 
 
 def _diagonal(axes: Any) -> None:
@@ -193,7 +295,7 @@ def _joint_limits(limits: Sequence[tuple[float, float]]) -> tuple[float, float]:
 
 def _svg(draw: Callable[[Figure], None], title: str, size: tuple[float, float]) -> str:
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=size, layout="constrained")
+        figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(wspace=0.04))
         draw(figure)
         text = io.StringIO()
         figure.savefig(text, format="svg", dpi=160, metadata={"Date": None, "Title": title})

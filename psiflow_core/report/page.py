@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from psiflow_core.learning.campaign import Candidate, Origin
 from psiflow_core.learning.progress import clock
-from psiflow_core.learning.records import Recorded, read_campaign
+from psiflow_core.learning.records import HASH, Recorded, read_campaign
 from psiflow_core.models import write_atomically
 from psiflow_core.report import figures
 from psiflow_core.report.summary import fate, read_evaluation, summarise
 from psiflow_core.structures import Plain
+
+ORDER: tuple[Origin, ...] = ("walker", "bootstrap", "initial", "test")
+"""Whose candidates come first in the table."""
 
 
 def write_report(folder: str | Path) -> Path:
@@ -40,8 +46,9 @@ def _page(campaign: Recorded) -> str:
         state=campaign.state,
         summary=summarise(campaign.store.folder),
         figures=_figures(campaign),
-        fate=fate,
-        configuration=yaml.safe_dump(_readable(campaign.configuration), sort_keys=False, allow_unicode=True),
+        candidates=sorted(campaign.state.of(*ORDER), key=lambda candidate: ORDER.index(candidate.origin)),
+        fate=_fate(campaign),
+        configuration=_readable(campaign.configuration),
         versions=[event.data["versions"] for event in campaign.events if event.kind == "opened"][-1],
         formula=_formula(campaign),
         written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
@@ -52,12 +59,16 @@ def _page(campaign: Recorded) -> str:
 def _figures(campaign: Recorded) -> dict[str, str | None]:
     evaluation = read_evaluation(campaign)
     return {
-        "learning_curve": figures.learning_curve(campaign, evaluation) if evaluation else None,
+        "learning_curve": figures.learning_curve(campaign, evaluation),
         "parity": figures.parity(evaluation) if evaluation else None,
         "uncertainty": figures.uncertainty(campaign),
-        "candidates": figures.candidates(campaign, fate),
+        "candidates": figures.candidates(campaign, _fate(campaign)),
         "timeline": figures.timeline(campaign),
     }
+
+
+def _fate(campaign: Recorded) -> Callable[[Candidate], str]:
+    return partial(fate, ended=campaign.state.finished is not None)
 
 
 def _formula(campaign: Recorded) -> str:
@@ -70,6 +81,6 @@ def _formula(campaign: Recorded) -> str:
     return str(structure.get_chemical_formula())
 
 
-def _readable(configuration: Plain) -> Plain:
-    start = [digest[:12] for digest in configuration["start"]]
-    return configuration | {"start": start[:8], "test": configuration["test"][:12], "data": configuration["data"][:12]}
+def _readable(configuration: Plain) -> str:
+    written = yaml.safe_dump(configuration, sort_keys=False, allow_unicode=True, width=1000)
+    return HASH.sub(r"\1…", written)

@@ -62,7 +62,9 @@ def summarise(folder: str | Path) -> Plain:
     campaign = read_campaign(folder)
     state = campaign.state
     evaluation = read_evaluation(campaign)
-    fates = Counter(fate(candidate) for candidate in state.of("initial", "bootstrap", "walker"))
+    fates = Counter(
+        fate(candidate, state.finished is not None) for candidate in state.of("initial", "bootstrap", "walker")
+    )
     return {
         "status": state.finished or "running",
         "message": state.message,
@@ -78,6 +80,7 @@ def summarise(folder: str | Path) -> Plain:
         "busy_seconds": dict(state.busy),
         "busy_share": busy_share(campaign),
         "errors": {} if evaluation is None else final_errors(evaluation),
+        "errors_whose": "the model" if campaign.settings.committee == 1 else "the committee's mean",
         "errors_of": None if evaluation is None else evaluation.newest,
     }
 
@@ -89,9 +92,13 @@ def in_words(folder: Path, summary: Plain) -> str:
         f"{summary['labels']} labels ({summary['labels_failed']} failed), {summary['generations']} generations, "
         f"{summary['sampling_steps']} sampling steps in {clock(summary['seconds'])}"
         + (f", workers {100 * busy:.0f} % busy" if busy is not None else ""),
-        f"{'':12}{'forces [meV/Å]':>22}{'energy [meV/atom]':>22}",
-        f"{'':12}{'MAE':>11}{'RMSE':>11}{'MAE':>11}{'RMSE':>11}",
     ]
+    if summary["errors"]:
+        lines += [
+            f"errors of {summary['errors_whose']}",
+            f"{'':12}{'forces [meV/Å]':>22}{'energy [meV/atom]':>22}",
+            f"{'':12}{'MAE':>11}{'RMSE':>11}{'MAE':>11}{'RMSE':>11}",
+        ]
     for subset, found in summary["errors"].items():
         numbers = [found[name] for name in ("force_mae", "force_rmse", "energy_mae", "energy_rmse")]
         lines.append(f"{subset:12}" + "".join(f"{1e3 * number:11.2f}" for number in numbers))
@@ -115,10 +122,16 @@ def busy_share(campaign: Recorded) -> float | None:
     return state.busy.total() / available if available else None
 
 
-def fate(candidate: Candidate) -> str:
-    """What became of a candidate, in a word or a few."""
+def fate(candidate: Candidate, ended: bool = False) -> str:
+    """What became of a candidate, in a word or a few.
+
+    Args:
+        ended: whether its campaign has ended: what is in its queue yet was left there.
+    """
     if candidate.discarded:
         return "discarded"
+    if ended and candidate.status in ("queued", "labelling"):
+        return "not labelled"
     return candidate.subset if candidate.status == "labelled" else candidate.status
 
 

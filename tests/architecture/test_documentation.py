@@ -12,17 +12,53 @@ from pathlib import Path
 import pytest
 
 from psiflow_core import hookspecs
+from psiflow_core.cli import app
+from psiflow_core.cli.request import read_request
+from psiflow_core.learning.online import structures
 from psiflow_core.plugins import HOOKS
 
 ROOT = Path(__file__).parents[2]
 TUTORIAL = ROOT / "docs" / "writing-a-plugin.md"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "plugins").glob("*/README.md"))]
+EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
 def blocks(page: Path, language: str) -> list[str]:
     """The fenced blocks of a page that are in this language."""
     return [code for found, code in BLOCK.findall(page.read_text()) if found == language]
+
+
+def test_the_campaign_of_the_readme_is_the_demo() -> None:
+    demo = (ROOT / "examples" / "acetaldehyde.py").read_text()
+    assert demo.endswith(blocks(ROOT / "README.md", "python")[0]), "one folder, one campaign"
+
+
+def test_the_yaml_of_the_readme_is_an_example() -> None:
+    (shown,) = blocks(ROOT / "README.md", "yaml")
+    assert any(file.read_text().endswith(shown) for file in EXAMPLES)
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.name)
+def test_an_example_as_a_file_is_a_campaign(file: Path) -> None:
+    request = read_request(file)
+    assert structures(request.paths["start"], "start")
+    assert request.paths["folder"].resolve().parent == ROOT / "campaigns"
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.parent.name + "/" + page.name
+)
+def test_what_a_page_points_at_is_there(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def test_the_commands_that_pages_show_exist() -> None:
+    known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    for page in PAGES:
+        lines = "\n".join([*blocks(page, ""), *blocks(page, "console")])
+        assert set(re.findall(r"^(?:\$ )?psiflow ([a-z]+)", lines, re.MULTILINE)) <= known
 
 
 def signatures() -> dict[str, str]:

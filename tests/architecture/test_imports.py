@@ -21,7 +21,7 @@ FOUNDATION = {"errors", "structures", "options"}
 CONTRACTS = FOUNDATION | {"components"}
 REGISTRY = CONTRACTS | {"hookspecs", "predictors", "plugins"}
 WORK = REGISTRY | {"models", "sampling", "leases", "tasks", "guard"}
-LOOP = WORK | {"context", "store", "learning"}
+LOOP = WORK | {"context", "journal", "store", "learning"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
@@ -37,10 +37,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "guard": {"leases"},
     "tasks": REGISTRY | {"models", "sampling", "leases"},
     "context": WORK,
-    "store": WORK,
+    "journal": FOUNDATION,
+    "store": WORK | {"journal"},
     "builtin": CONTRACTS | {"hookspecs", "predictors", "guard"},
     "testing": WORK,
-    "learning": WORK | {"context", "store"},
+    "learning": WORK | {"context", "journal", "store"},
     "report": LOOP,
     "doctor": LOOP | {"builtin"},
     "cli": LOOP | {"report", "doctor"},

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from ase.build import molecule
+from psiflow_toys import campaigns
 
 import psiflow_core as psiflow
 
@@ -27,4 +28,18 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     with psiflow.Context("threads", folder=folder / "pools") as context:
         learning.run(start=molecule("H2O"), folder=folder, context=context, test=[molecule("H2O")], progress=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished campaign whose walkers gave most of its 14 labels. Look, and leave it as it is."""
+    folder = tmp_path_factory.mktemp("campaigns") / "learned"
+    learning = campaigns.learning(
+        14,
+        selection=psiflow.Selection(deviation=0.0, validation=0.2),
+        training=psiflow.Training(final_steps=3),
+    )
+    with psiflow.Context("threads", folder=folder / "pools") as context:
+        campaigns.run(folder, context, learning, test=campaigns.moved_water(2, seed=5))
     return folder

@@ -133,7 +133,7 @@ OPTIONS: list[tuple[Callable[[], Any], str]] = [
     (lambda: psiflow.sampler("ase", temperature=-300.0), r"temperature=-300\.0: .*greater than 0"),
     (lambda: learning(committee=0), r"committee=0: .*greater than 0"),
     (lambda: psiflow.Budget(labels=0), r"labels=0: .*greater than 0"),
-    (lambda: learning(budget={"labels": 0}), r"budget=.*labels=0: .*greater than 0"),
+    (lambda: learning(budget={"labels": 0}), r"budget: labels=0: .*greater than 0"),
     (lambda: learning(walkers=0), r"walkers=0: .*greater than 0"),
     (lambda: learning(comittee=4), r"unknown option 'comittee'\. Did you mean 'committee'\?"),
     (lambda: psiflow.sampler("ase", temprature=300.0), "Did you mean 'temperature'"),

@@ -10,12 +10,12 @@ import pytest
 
 from psiflow_core import Bootstrap, Budget, Limits, Segments, Selection, Stopping, Training, Walking
 from psiflow_core.errors import OptionError
+from psiflow_core.journal import Event
 from psiflow_core.learning.campaign import State, Task
 from psiflow_core.learning.ending import conclusion, exhausted
 from psiflow_core.learning.events import apply, fold
 from psiflow_core.learning.planning import plan
 from psiflow_core.learning.settings import Settings
-from psiflow_core.store import Event
 from psiflow_core.structures import Plain
 
 ONE_POOL = {"train": "all", "sample": "all", "label": "all"}

@@ -5,28 +5,36 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import pytest
 import yaml
 from ase.build import molecule
-from pydantic import Field, PositiveInt
+from psiflow_toys.reference import ToyReference
+from pydantic import BaseModel, Field, PositiveInt
+from rich.console import Console, RenderableType
 from typer.testing import CliRunner
 
+import psiflow_core
 from psiflow_core import guard
 from psiflow_core.cli import app, components, main
-from psiflow_core.cli.components import bounds, named, options, type_text
-from psiflow_core.components import Component
+from psiflow_core.cli.components import named
+from psiflow_core.components import Component, Policy
 from psiflow_core.errors import CampaignError
+from psiflow_core.hookspecs import hookimpl
 from psiflow_core.learning.records import read_campaign
 from psiflow_core.models import TrainedPotential
+from psiflow_core.options import bounds, options, type_text
 from psiflow_core.plugins import Registry, registry
 from psiflow_core.store import Store
 
@@ -159,6 +167,76 @@ def test_the_range_of_an_optional_number_is_that_of_the_number() -> None:
     shown = {option.name: option.range for option in options(Some)}
     assert shown == {"number": "> 0", "words": "length ≥ 1, length ≤ 3"}
     assert list(bounds([])) == []
+
+
+def printed(what: RenderableType, width: int) -> str:
+    """What a terminal of this width shows."""
+    console = Console(width=width)
+    with console.capture() as captured:
+        console.print(what)
+    return captured.get()
+
+
+@pytest.mark.parametrize("width", [60, 80, 109, 110, 200])
+def test_no_word_of_an_option_is_lost_in_a_narrow_terminal(width: int) -> None:
+    for registered in registry().all():
+        out = printed(components.options_of(registered.component.name, registered.component.kind), width)
+        for option in options(registered.component):
+            words = [option.name, *option.default.split(), *option.unit.split(), *option.meaning.split()]
+            lost = [word for word in words if word not in out and len(word) < 20]
+            assert not lost, f"{registered.component.name}.{option.name} at {width} columns"
+
+
+def test_all_close_names_are_suggested(psiflow: Psiflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    toys, twins = importlib.import_module("psiflow_toys"), Registry()
+    twins.register(toys, "toys", "psiflow-toys", "1")
+    monkeypatch.setattr(components, "registry", lambda: twins)
+    twins.register(SimpleNamespace(psiflow_references=hookimpl(lambda: [Joy])), "joys", "psiflow-joys", "1")
+    assert "Did you mean 'toy' or 'joy'?" in psiflow("plugins", "oy").err
+
+
+class Joy(ToyReference):
+    """A reference whose name resembles another's."""
+
+    name: ClassVar[str] = "joy"
+
+
+def test_every_option_of_a_campaign_is_shown(psiflow: Psiflow) -> None:
+    out = psiflow("options").out
+    for place, policy in components.policies().items():
+        assert not place or row(out, policy.__name__, place)
+        shown = psiflow("options", policy.__name__).out
+        for option in options(policy):
+            assert option.name in shown
+            assert option.meaning.split()[0] in shown
+        assert psiflow("options", place or "onlinelearning").out == shown
+
+
+def test_every_policy_of_psiflow_is_among_them() -> None:
+    found = {policy.__name__ for policy in components.policies().values()}
+    public = {name for name in dir(psiflow_core) if isinstance(getattr(psiflow_core, name), type)}
+    assert found == {name for name in public if issubclass(getattr(psiflow_core, name), Policy)}
+
+
+def test_an_unknown_policy_is_one_line_with_a_suggestion(psiflow: Psiflow) -> None:
+    said = psiflow("options", "Trainig")
+    assert said.code == 1
+    assert said.err.startswith("error: no policy 'Trainig'. Did you mean 'Training'?")
+
+
+@pytest.mark.parametrize("owner", [psiflow_core.Training, psiflow_core.OnlineLearning, ToyReference])
+def test_help_tells_every_option_with_default_unit_and_meaning(owner: type[BaseModel]) -> None:
+    text = owner.__doc__ or ""
+    assert text.count("\nOptions:\n") == 1
+    for option in options(owner):
+        assert f"    {option.head()}\n" in text
+    if owner is ToyReference:
+        assert "depth: float > 0 [eV], default 1.0\n        Depth D of the well." in text
+
+
+def test_the_version_is_told(psiflow: Psiflow) -> None:
+    assert psiflow("--version").out == f"psiflow {version('psiflow-core')}\n"
+    assert psiflow_core.__version__ == version("psiflow-core")
 
 
 def test_listing_plugins_imports_no_engine() -> None:
@@ -317,10 +395,13 @@ def test_the_context_of_a_yaml_file_is_honoured(request_file: Callable[..., Path
         ({"reference": "orca"}, "no reference 'orca'"),
         ({"sampler": {"temperature": 300.0}}, "sampler: write a name"),
         ({"sampler": {"name": "ase", "temperature": -1}}, "temperature=-1"),
-        ({"budget": {"labels": 0}}, "labels=0"),
+        ({"budget": {"labels": 0}}, "OnlineLearning: budget: labels=0: Input"),
+        ({"budget": 12}, "budget=12: write Budget(labels=12), in YAML budget: {labels: 12}"),
+        ({"training": 400}, "training=400: write Training(growth=…), in YAML training: {growth: …}"),
+        ({"walking": {"segment": {"steps": -1}}}, "OnlineLearning: walking: segment: steps=-1: Input"),
         ({"committee": 0}, "committee=0"),
         ({"start": None, "budget": None}, "budget, start missing"),
-        ({"start": "wine.xyz"}, "wine.xyz"),
+        ({"start": "wine.xyz"}, "/wine.xyz: there is no such file; check the path"),
         ({"folder": 3}, "folder: write a path"),
         ({"context": {"tran": "local"}}, "unknown kind of work 'tran'. Did you mean 'train'?"),
         ({"context": "slurmm"}, "no executor 'slurmm'"),
@@ -350,6 +431,51 @@ def test_a_missing_file_is_one_clear_line(psiflow: Psiflow, tmp_path: Path) -> N
     assert "cannot read" in psiflow("run", tmp_path / "nothing.yaml").err
 
 
+def test_other_structures_are_told_by_formula(
+    psiflow: Psiflow, request_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    assert psiflow("run", request_file(test="water.xyz"), "--quiet").code == 0
+    molecule("CH4").write(tmp_path / "methane.xyz")
+    moved = molecule("H2O")
+    moved.rattle(0.01)
+    moved.write(tmp_path / "moved.xyz")
+    for start, said in (("methane", "H2O and is now CH4"), ("moved", "H2O and is now H2O with other positions")):
+        assert f"start was {said}" in psiflow("run", request_file(start=f"{start}.xyz", test="water.xyz")).err
+    assert "test was H2O and is now none" in psiflow("run", request_file()).err
+
+
+def test_a_campaign_that_a_check_refused_is_told_so(
+    psiflow: Psiflow, request_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    refused = {"name": "ase", "calculator": "no.such.module.Calculator"}
+    assert psiflow("run", request_file(reference=refused), "--quiet").code == 1
+    out = psiflow("status", tmp_path / "campaign").out
+    assert "refused by a check" in out
+    assert "run the same script" not in out
+
+
+def test_labels_that_a_driver_left_behind_are_cut_off(psiflow: Psiflow, campaign: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(campaign, tmp_path / "copy", ignore=shutil.ignore_patterns("pools")))
+    with contextlib.closing(sqlite3.connect(folder / "journal.sqlite")) as journal, journal:
+        first = "(SELECT MIN(number) FROM events WHERE kind = 'labelled')"
+        journal.execute(f"DELETE FROM events WHERE number >= {first}")
+    out = psiflow("status", folder).out
+    assert row(out, "atom", "cut", "off", "the", "driver", "ended", "first")
+    assert "labelling" not in out.partition("candidates")[2]
+
+
+def test_candidates_of_a_campaign_that_gave_up_are_not_queued(
+    psiflow: Psiflow, request_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    fails = {"name": "toy", "fail_fraction": 1.0}
+    said = psiflow("run", request_file(reference=fails, bootstrap={"structures": 12}), "--quiet")
+    assert said.code == 1
+    assert read_campaign(tmp_path / "campaign").state.finished == "failed"
+    out = psiflow("status", tmp_path / "campaign").out
+    assert "not labelled" in out
+    assert "queued" not in out
+
+
 def test_a_stopped_campaign_is_seen_and_goes_on(
     psiflow: Psiflow, request_file: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -371,6 +497,7 @@ def test_a_stopped_campaign_is_seen_and_goes_on(
     done = _labels(folder)
     out = psiflow("status", folder).out
     assert "interrupted" in out
+    assert "in labelling" not in out
     assert "it goes on from here" in out
 
     again = psiflow("run", request_file(reference=slow), "--quiet")  # elsewhere: on threads of this process

@@ -21,10 +21,11 @@ import psiflow_core as psiflow
 from psiflow_core.components import LabelTask, Spec
 from psiflow_core.context import Context
 from psiflow_core.errors import CampaignError
+from psiflow_core.journal import Event
 from psiflow_core.learning.online import Result
 from psiflow_core.learning.records import read_campaign
 from psiflow_core.plugins import build
-from psiflow_core.store import Event, read_label
+from psiflow_core.store import read_label
 from psiflow_core.structures import digest, isolated_atom, label_of
 
 

@@ -14,12 +14,12 @@ from random import Random
 import pytest
 
 from psiflow_core import Bootstrap, Budget, Segments, Selection, Stopping, Training, Walking
+from psiflow_core.journal import Event
 from psiflow_core.learning.campaign import WORK, State, Task
 from psiflow_core.learning.ending import conclusion, exhausted, still_closing
 from psiflow_core.learning.events import apply, fold
 from psiflow_core.learning.planning import plan
 from psiflow_core.learning.settings import Settings
-from psiflow_core.store import Event
 from psiflow_core.structures import Plain
 
 MOST_EVENTS = 4000

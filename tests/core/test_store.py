@@ -22,7 +22,8 @@ import pytest
 from ase.build import molecule
 
 from psiflow_core.errors import CampaignError
-from psiflow_core.store import Journal, Store, journal_mode
+from psiflow_core.journal import Journal, journal_mode
+from psiflow_core.store import Store
 from psiflow_core.structures import digest, from_plain
 
 HOLD = """
@@ -37,7 +38,7 @@ time.sleep(60)
 
 WRITE = """
 import sys
-from psiflow_core.store import Journal
+from psiflow_core.journal import Journal
 journal = Journal(__import__("pathlib").Path(sys.argv[1]), write=True)
 for number in range(10**9):
     journal.append("counted", {"number": number})

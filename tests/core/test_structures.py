@@ -289,3 +289,18 @@ def test_files_without_structures_are_refused(content: str | None, tmp_path: Pat
         path.write_text(content)
     with pytest.raises(StructureError, match=r"start\.xyz"):
         read(path)
+
+
+def test_a_file_that_cannot_be_read_is_told_in_full_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "some.xyz").write_text("this is not a structure\n")
+    with pytest.raises(StructureError) as missing:
+        read("none.xyz")
+    with pytest.raises(StructureError) as nonsense:
+        read("some.xyz")
+    assert str(missing.value).endswith(f"{tmp_path / 'none.xyz'}: there is no such file; check the path")
+    assert str(tmp_path / "some.xyz") in str(nonsense.value)
+    assert "give a file that ase.io.read reads" in str(nonsense.value)
+    for told in (missing.value, nonsense.value):
+        assert told.__cause__ is None, "the cause is in the message"
+        assert told.__suppress_context__

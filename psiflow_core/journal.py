@@ -1,0 +1,212 @@
+"""The journal: what a campaign has believed, in order, in one SQLite file.
+
+Every event is sealed with a hash over itself and the seal before it. What a disk has damaged is therefore noticed,
+and what is intact before it can be believed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from psiflow_core.errors import CampaignError
+from psiflow_core.structures import Plain
+
+NETWORK = (
+    *("nfs", "lustre", "gpfs", "beegfs", "fhgfs", "cifs", "smb", "ceph"),
+    *("gluster", "panfs", "pvfs2", "orangefs", "weka", "afs", "9p", "sshfs"),
+)
+"""How the types of file systems begin that several hosts can share."""
+
+BUSY = 60.0
+"""How long a journal's writer and its readers wait for each other. [s]"""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of the journal."""
+
+    number: int
+    time: float
+    """When it was written. [s since the epoch]"""
+    kind: str
+    data: Plain
+
+
+class Journal:
+    """Events in the order in which they were believed: one writer, any number of readers.
+
+    SQLite with full synchronisation: once `append` has returned, outside of `together`, the event survives a kill
+    and a loss of power. The mode is `journal_mode`'s; either one's journal is read and continued in the other.
+
+    Args:
+        write: open it to append. A damaged journal is put aside, and its intact beginning taken over.
+
+    Raises:
+        CampaignError: the file cannot be opened, or, for reading, is not a journal or is damaged.
+    """
+
+    def __init__(self, path: Path, write: bool = False) -> None:
+        self._path = path
+        self.damaged: Path | None = None
+        """Where a damaged journal was put."""
+        try:
+            if not write:
+                self._connection = _reader(path)
+                return
+            self._connection = _writer(path)
+            intact, whole = _intact(self._connection)
+            if not whole:
+                self._connection.close()
+                self.damaged = _put_aside(path)
+                self._connection = _writer(path)
+                with self.together():
+                    self._connection.executemany(INSERT, intact)
+            self._seal = intact[-1][-1] if intact else ""
+        except sqlite3.Error as error:
+            raise CampaignError(f"cannot open the journal {path}: {error}") from error
+
+    def append(self, kind: str, data: Plain) -> Event:
+        """Write one event.
+
+        Raises:
+            CampaignError: it cannot be written, because the disk is full, for instance.
+        """
+        now, text = time.time(), json.dumps(data)
+        seal = _sealed(self._seal, now, kind, text)
+        with self._writing():
+            cursor = self._connection.execute(INSERT, (None, now, kind, text, seal))
+        self._seal = seal
+        return Event(int(cursor.lastrowid or 0), now, kind, data)
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Write all events of the block to the disk at its end: one wait instead of many."""
+        with self._writing():
+            self._connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            with self._writing():
+                self._connection.execute("COMMIT")
+
+    def events(self, after: int = 0) -> Iterator[Event]:
+        """All events with a number above ``after``, in order."""
+        try:
+            rows = self._connection.execute(
+                "SELECT number, time, kind, data FROM events WHERE number > ? ORDER BY number", (after,)
+            ).fetchall()  # all at once: without a WAL, the writer waits for a reader who has not come to the end
+            for number, when, kind, data in rows:
+                yield Event(number, when, kind, json.loads(data))
+        except (sqlite3.Error, json.JSONDecodeError) as error:
+            if getattr(error, "sqlite_errorname", "") == "SQLITE_READONLY_ROLLBACK":
+                raise CampaignError(
+                    f"the driver of the journal {self._path} was killed while it wrote an event; "
+                    "run the campaign again: that mends it"
+                ) from error
+            raise CampaignError(
+                f"the journal {self._path} cannot be read ({error}); run the campaign again: it takes over what is "
+                "intact, and finds what workers have finished"
+            ) from error
+
+    def close(self) -> None:
+        self._connection.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise CampaignError(
+                f"cannot write into the journal {self._path}: {error}; see to the disk and run the campaign again: "
+                "nothing that was finished is lost"
+            ) from error
+
+
+INSERT = "INSERT INTO events (number, time, kind, data, seal) VALUES (?, ?, ?, ?, ?)"
+
+Row = tuple[int | None, float, str, str, str]
+"""Number, time, kind, data and seal of an event."""
+
+
+def _writer(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY)
+    try:
+        connection.execute(f"PRAGMA journal_mode={journal_mode(path, psutil.disk_partitions(all=True))}")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS events (number INTEGER PRIMARY KEY, time REAL NOT NULL, "
+            "kind TEXT NOT NULL, data TEXT NOT NULL, seal TEXT NOT NULL)"
+        )
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorname not in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
+            connection.close()
+            raise
+    return connection
+
+
+def _reader(path: Path) -> sqlite3.Connection:
+    # Beside a finished journal in WAL mode lies nothing; a reader who may not write can read that too.
+    alone = not any(path.with_name(path.name + log).exists() for log in ("-wal", "-journal"))
+    address = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if alone else ''}"
+    return sqlite3.connect(address, uri=True, timeout=BUSY)
+
+
+def _intact(connection: sqlite3.Connection) -> tuple[list[Row], bool]:
+    """The events from the first on that are what was written, and whether these are all."""
+    rows: list[Row] = []
+    try:
+        if not connection.execute("SELECT name FROM sqlite_master WHERE name = 'events'").fetchone():
+            return [], False
+        for number in count(1):
+            found = connection.execute("SELECT * FROM events WHERE number = ?", (number,)).fetchone()
+            if found is None:
+                last = connection.execute("SELECT max(number) FROM events").fetchone()[0] or 0
+                return rows, last < number
+            seal = rows[-1][-1] if rows else ""
+            if found[-1] != _sealed(seal, *found[1:4]):
+                return rows, False
+            rows.append(found)
+    except (sqlite3.DatabaseError, UnicodeDecodeError, TypeError):  # whatever is read of a damaged file
+        return rows, False
+    return rows, True
+
+
+def _put_aside(path: Path) -> Path:
+    """Give a damaged journal another name, its logs with it."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    target = path.with_name(f"{path.stem}.damaged-{stamp}{path.suffix}")
+    for ending in ("", "-wal", "-shm", "-journal"):
+        part = path.with_name(path.name + ending)
+        if part.exists():
+            part.rename(target.with_name(target.name + ending))
+    return target
+
+
+def _sealed(before: str, when: float, kind: str, data: str) -> str:
+    return hashlib.sha256(f"{before}|{when!r}|{kind}|{data}".encode()).hexdigest()
+
+
+def journal_mode(path: Path, partitions: Iterable[Any]) -> str:
+    """SQLite's journal mode for a file: `WAL`, or `TRUNCATE` where other hosts may look at it.
+
+    In WAL mode readers and writer share memory, so they have to be on one host (https://sqlite.org/wal.html).
+
+    Args:
+        partitions: as `psutil.disk_partitions(all=True)` tells them, in the order in which they were mounted.
+    """
+    file = path.resolve()
+    around = [mounted for mounted in partitions if file.is_relative_to(mounted.mountpoint)]
+    around.sort(key=lambda mounted: len(Path(mounted.mountpoint).parts))
+    kind = around[-1].fstype.lower().removeprefix("fuse.") if around else ""
+    return "TRUNCATE" if kind.startswith(NETWORK) else "WAL"
