@@ -58,6 +58,10 @@ class ModelCorrupt(PsiflowError):
     """A model file is not the one that was recorded: its content hash differs."""
 
 
+class LabelCorrupt(PsiflowError):
+    """A label's file is missing, or is not what a reference wrote."""
+
+
 class WorkerLost(PsiflowError):
     """The process that ran a task died before the task ended."""
 

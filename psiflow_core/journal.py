@@ -58,6 +58,7 @@ class Journal:
 
     def __init__(self, path: Path, write: bool = False) -> None:
         self._path = path
+        self._seal = ""
         self.damaged: Path | None = None
         """Where a damaged journal was put."""
         try:

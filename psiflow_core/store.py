@@ -7,16 +7,20 @@ import fcntl
 import json
 import os
 import socket
+import threading
 import time
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from ase import Atoms
 
 from psiflow_core.errors import CampaignError
 from psiflow_core.journal import Journal
-from psiflow_core.structures import Plain, from_plain, to_plain
+from psiflow_core.structures import Plain, to_plain
 from psiflow_core.tasks import RESULT, structure_file, write_json
+
+HEARTBEAT = 4.0
+"""How often a driver shows that it lives. [s]"""
 
 TAKING = 1.0
 """How long a driver tries to take a folder: who only looks at the lock has it for a moment. [s]"""
@@ -42,6 +46,8 @@ class Store:
         self.journal_file = self.folder / "journal.sqlite"
         self._lock_file = self.folder / "driver.lock"
         self._lock: IO[str] | None = None
+        self._alive = threading.Event()
+        """Set when the driver has given the folder back."""
 
     def exists(self) -> bool:
         """Whether there is a campaign in the folder."""
@@ -71,6 +77,8 @@ class Store:
     def release(self) -> None:
         """Let another driver have the folder."""
         if self._lock is not None:
+            self._alive.set()
+            self._lock.truncate(0)
             fcntl.flock(self._lock, fcntl.LOCK_UN)  # closing leaves it to a fork that has the descriptor too
             self._lock.close()
             self._lock = None
@@ -102,6 +110,10 @@ class Store:
         record: Plain = json.loads((self.structures / digest[:2] / f"{digest}.json").read_text())
         return record
 
+    def forget_structure(self, digest: str) -> None:
+        """Take a structure away that cannot be read."""
+        (self.structures / digest[:2] / f"{digest}.json").unlink(missing_ok=True)
+
     def relative(self, path: str) -> str:
         """A path as the journal holds it: relative inside the campaign's folder, so that this may be moved."""
         inside = Path(path).is_relative_to(self.folder)
@@ -114,7 +126,11 @@ class Store:
     def result(self, folder: Path) -> Plain | None:
         """The outcome that a worker left in a task's folder, if it came that far."""
         file = folder / RESULT
-        return json.loads(file.read_text()) if file.is_file() else None
+        try:
+            found: Plain = json.loads(file.read_text())
+        except (FileNotFoundError, json.JSONDecodeError):  # it is not durable: a loss of power may have cut it short
+            return None
+        return found
 
     def _take(self, lock: IO[str]) -> None:
         """Keep the lock, or close its file and say who has it."""
@@ -127,11 +143,33 @@ class Store:
                         f"the campaign in {self.folder} is being run by {_owner(lock)}; wait for it or stop it"
                     )
                 time.sleep(TAKING / 50)
+            if self._beats_elsewhere(lock):
+                raise CampaignError(
+                    f"the campaign in {self.folder} is being run by {_owner(lock)}; wait for it or stop it"
+                )
             lock.truncate(0)
             lock.write(f"process {os.getpid()} on {socket.gethostname()}")
             lock.flush()
             self._lock = lock
             unless_taken.pop_all()
+        self._alive = threading.Event()
+        threading.Thread(target=_beat, args=(self._lock_file, self._alive), daemon=True).start()
+
+    def _beats_elsewhere(self, lock: IO[str]) -> bool:
+        """Whether a driver on another host has the folder: there are file systems whose locks end at the host.
+
+        It touches the lock's file every few seconds; one that was killed does not.
+        """
+        owner = _owner(lock)
+        if not owner.startswith("process ") or owner.endswith(f" on {socket.gethostname()}"):
+            return False
+        before = self._lock_file.stat().st_mtime_ns
+        deadline = time.monotonic() + 2.5 * HEARTBEAT
+        while time.monotonic() < deadline:
+            if self._lock_file.stat().st_mtime_ns != before:
+                return True
+            time.sleep(HEARTBEAT / 20)
+        return False
 
     def _locked(self, lock: IO[str]) -> bool:
         """Take the lock if nobody else has it; returns whether it was taken."""
@@ -146,13 +184,14 @@ class Store:
         return True
 
 
+def _beat(file: Path, ended: threading.Event) -> None:
+    """Touch a file every few seconds, until told to end."""
+    while not ended.wait(HEARTBEAT):
+        with contextlib.suppress(OSError):  # the folder was moved, or its disk is full: that is told elsewhere
+            os.utime(file)
+
+
 def _owner(lock: IO[str]) -> str:
     """Who wrote that the lock is theirs."""
     lock.seek(0)
     return lock.read().strip() or "another process"
-
-
-def read_label(file: str | Path) -> tuple[Atoms, dict[str, Any]]:
-    """A labelled structure and the record around it: reference, seconds."""
-    record = json.loads(Path(file).read_text())
-    return from_plain(record["structure"]), record

@@ -37,7 +37,7 @@ from psiflow_core.components import (
     TrainingTask,
     Walker,
 )
-from psiflow_core.errors import EngineMissing, ReferenceFailed
+from psiflow_core.errors import EngineMissing, LabelCorrupt, ReferenceFailed
 from psiflow_core.leases import end_children, lease
 from psiflow_core.models import ModelFile, copy_atomically, file_digest, load_members, write_atomically
 from psiflow_core.plugins import build, registry
@@ -47,8 +47,8 @@ from psiflow_core.structures import Label, Plain, digest, from_plain, sha256, to
 
 RESULT = "result.json"
 
-NO_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-"""What a full disk, a spent quota and a read-only one are called."""
+NO_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""What a full disk, a spent quota, a limit on files and a read-only disk are called."""
 
 CHUNK = 64
 """Structures that an evaluation predicts at once."""
@@ -123,7 +123,7 @@ def label(task: Plain) -> Plain:
     """A label, from the store or computed and put there."""
     spec, structure = Spec.from_plain(task["reference"]), from_plain(task["structure"])
     file = label_file(Path(task["labels"]), spec, structure)
-    if file.is_file():
+    if has_label(file):
         return {"cached": True}
     reference = cast(Reference, build(spec))
     require_engine(reference)
@@ -137,7 +137,7 @@ def label(task: Plain) -> Plain:
         "reference": spec.to_plain(),
         "seconds": time.perf_counter() - start,
     }
-    write_json(file, record, durable=True)
+    write_label(file, record)
     shutil.rmtree(scratch, ignore_errors=True)
     return {"cached": False}
 
@@ -273,9 +273,42 @@ def label_file(labels: Path, reference: Spec, structure: Atoms) -> Path:
     return labels / key[:2] / f"{key}.json"
 
 
+def write_label(file: Path, record: Plain) -> None:
+    """Write a labelled structure and what is known of it, durably, sealed with a hash."""
+    write_json(file, {**record, "seal": sha256(record)}, durable=True)
+
+
+def read_label(file: str | Path) -> tuple[Atoms, Plain]:
+    """A labelled structure, and the record around it: reference, seconds.
+
+    Raises:
+        LabelCorrupt: the file is missing, or is not what `write_label` wrote.
+    """
+    try:
+        record = json.loads(Path(file).read_text())
+        seal = record.pop("seal", None)
+        structure = from_plain(record["structure"])
+    except FileNotFoundError as error:
+        raise LabelCorrupt(f"label {file} is missing") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise LabelCorrupt(f"label {file} is damaged: it cannot be read ({error})") from error
+    if seal != sha256(record):
+        raise LabelCorrupt(f"label {file} is damaged: it is not what was written")
+    return structure, record
+
+
 def read_labels(files: Sequence[str]) -> list[Atoms]:
-    """Labelled structures, from the files that `label` wrote."""
-    return [from_plain(json.loads(Path(file).read_text())["structure"]) for file in files]
+    """Labelled structures, from the files that `label` wrote; raises `LabelCorrupt`."""
+    return [read_label(file)[0] for file in files]
+
+
+def has_label(file: Path) -> bool:
+    """Whether there is a label in a file that can be believed."""
+    try:
+        read_label(file)
+    except LabelCorrupt:
+        return False
+    return True
 
 
 def structure_file(structures: Path, structure: Atoms) -> Path:

@@ -133,6 +133,11 @@ class Generation:
     """By member: model file and hash, errors, steps, history, seconds."""
 
     @property
+    def complete(self) -> bool:
+        """Whether every member is there."""
+        return len(self.members) == self.committee
+
+    @property
     def known(self) -> int:
         """How many labels it knows."""
         return len(self.training) + len(self.validation)
@@ -221,14 +226,14 @@ class State:
     @property
     def newest(self) -> Generation | None:
         """The latest generation that is complete."""
-        done = self.generations[:-1] if self.in_training else self.generations
+        done = [generation for generation in self.generations if generation.complete]
         return done[-1] if done else None
 
     @property
     def in_training(self) -> Generation | None:
         """The generation that is being trained."""
         last = self.generations[-1] if self.generations else None
-        return last if last and len(last.members) < last.committee else None
+        return last if last and not last.complete else None
 
     def of(self, *origins: Origin) -> list[Candidate]:
         """Candidates by where they come from."""

@@ -22,12 +22,15 @@ from psiflow_core.learning.metrics import error_at
 from psiflow_core.learning.settings import Settings
 from psiflow_core.learning.walkers import derive_seed
 from psiflow_core.models import ModelFile
-from psiflow_core.store import Store, read_label
+from psiflow_core.store import Store
 from psiflow_core.structures import Plain, from_plain, label_of, sha256, to_plain
-from psiflow_core.tasks import label_file, write_json
+from psiflow_core.tasks import has_label, label_file, read_label, write_json
 
 PATHS = {"file", "path", "folder", "labels", "manifest", "weights", "candidates"}
 """Names under which paths stand in a task's input."""
+
+INPUT = "task.json"
+"""The file in a failed task's folder that holds its input: `psiflow rerun` reads it."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class Dispatch:
         found = self._store.result(order.folder)
         if found is not None and "value" in found and self._intact(order, found["value"]):
             return Outcome(order.task.id, found["value"], None, found["seconds"], found["worker"])
-        if order.task.kind == "label" and self._label_file(order).is_file():
+        if order.task.kind == "label" and has_label(self._label_file(order)):
             return Outcome(order.task.id, {"cached": True}, None)
         return None
 
@@ -110,14 +113,17 @@ class Dispatch:
         result = {
             "file": self._relative(order.folder / value["file"]),
             "digest": value["digest"],
-            "generations": [generation.number for generation in state.generations[: about["generation"] + 1]],
+            "generations": [generation.number for generation in _complete(state, about["generation"])],
             "candidates": [candidate.id for candidate in state.candidates if evaluated(candidate)],
         }
         return "evaluated", told | {"generation": about["generation"], "result": result}
 
     def members(self, generation: Generation) -> list[Plain]:
         """The model files of a generation, in the order of the members."""
-        return [model | {"path": str(self._store.absolute(model["path"]))} for model in generation.models]
+        return [self._found(model) for model in generation.models]
+
+    def _found(self, model: Plain) -> Plain:
+        return model | {"path": str(self._store.absolute(model["path"]))}
 
     def _label(self, task: Task, state: State) -> Plain:
         candidate = state.candidates[task.about["candidate"]]
@@ -138,7 +144,8 @@ class Dispatch:
         diverged = sum(1 for failed in state.failures if failed.task == task.id and failed.type == "TrainingFailed")
         parent = None
         if self._settings.training.warm_start and generation.number > 0 and not diverged:
-            parent = self.members(state.generations[generation.number - 1])[about["member"]]
+            before = state.generations[generation.number - 1].members.get(about["member"])
+            parent = before and self._found(before["model"])
         steps = self._settings.training.length(parent is not None, generation.final)
         return {
             "potential": self._potential.to_plain(),
@@ -186,7 +193,7 @@ class Dispatch:
 
     def _evaluate(self, task: Task, state: State) -> Plain:
         labelled = [candidate.id for candidate in state.candidates if evaluated(candidate)]
-        generations = state.generations[: task.about["generation"] + 1]
+        generations = _complete(state, task.about["generation"])
         return {
             "potential": self._potential.to_plain(),
             **self._manifest(task.id, {"structures": self._files(state, labelled)}, state),
@@ -232,13 +239,15 @@ class Dispatch:
         }
 
     def _walker(self, order: Order, told: Plain) -> Plain:
+        if "failure" in told:
+            told = told | {"failure": told["failure"] | self._kept(order)}
         files = {name: told[name] for name in ("file", "trajectory") if name in told}
         return told | {name: self._relative(order.folder / file) for name, file in files.items()}
 
     def _intact(self, order: Order, value: Plain) -> bool:
         """Whether the files that a result speaks of are there, and are what it was made of."""
         if order.task.kind == "label":
-            return self._label_file(order).is_file()
+            return has_label(self._label_file(order))
         files: list[Plain] = []
         if order.task.kind == "train":
             files = [{"file": self._store.models / value["model"]["path"], "digest": value["model"]["digest"]}]
@@ -258,7 +267,22 @@ class Dispatch:
         attempts = state.attempts[order.task.id]
         again = self._settings.stopping.tries_again(failure["type"], failure["reason"], attempts)
         told = {name: failure[name] for name in ("type", "reason", "message", "trace")}
-        return told | {"again": again, "folder": self._relative(order.folder)}
+        return told | {"again": again} | self._kept(order)
+
+    def _kept(self, order: Order) -> Plain:
+        """The folder of a failed task, once its input is in it; why it is not, where the disk takes no more."""
+        told: Plain = {"folder": self._relative(order.folder)}
+        known = {"campaign": str(self._store.folder), "kind": order.task.kind, "input": order.input}
+        try:
+            write_json(order.folder / INPUT, known)
+        except OSError as error:
+            told["unkept"] = str(error)
+        return told
+
+
+def _complete(state: State, upto: int) -> list[Generation]:
+    """The generations up to this one of which every member is there."""
+    return [generation for generation in state.generations[: upto + 1] if generation.complete]
 
 
 def evaluated(candidate: Candidate) -> bool:

@@ -6,16 +6,20 @@ import contextlib
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
 from ase import Atoms
 
+from psiflow_core.components import Spec
 from psiflow_core.context import Context, Outcome, Work
 from psiflow_core.errors import CampaignError, EngineMissing, OptionError, PsiflowError, StructureError
 from psiflow_core.journal import Journal
 from psiflow_core.learning.campaign import State
+from psiflow_core.learning.damage import damage, unreadable
 from psiflow_core.learning.dispatch import Dispatch, Order
 from psiflow_core.learning.ending import conclusion, exhausted, still_closing
 from psiflow_core.learning.events import apply, fold
@@ -29,7 +33,7 @@ from psiflow_core.sampling import batch_size
 from psiflow_core.store import Store
 from psiflow_core.structures import Plain, digest, isolated_atom, to_plain, with_label
 from psiflow_core.structures import label_of as label_in
-from psiflow_core.tasks import write_json
+from psiflow_core.tasks import NO_DISK, has_label, read_label, write_label
 
 CHECK_PATIENCE = 600.0
 """How long workers may take to start and to answer a check: a batch system may let them wait. [s]"""
@@ -38,10 +42,14 @@ CHECK_PATIENCE = 600.0
 class Driver:
     """Runs one campaign in one folder."""
 
-    def __init__(self, campaign: Campaign, folder: Path, labels: str | Path | None, progress: bool) -> None:
+    def __init__(
+        self, campaign: Campaign, folder: Path, labels: str | Path | None, progress: bool, grace: float
+    ) -> None:
         self._campaign = campaign
         self._store = Store(folder, labels)
         self._progress = Progress(progress)
+        self._grace = grace
+        self._stop = _Stop()
 
     def run(self, context: Context) -> State:
         """Go on from where the journal ends, until the campaign does.
@@ -52,13 +60,23 @@ class Driver:
             EngineMissing, OptionError, StructureError: a check on a worker found what cannot work.
         """
         journal = self._store.open_for_writing()
+        if journal.damaged is not None:
+            warnings.warn(
+                f"the journal of {self._store.folder} was damaged: its intact beginning was taken over, what workers "
+                f"have finished since is found again, and the damaged file is kept as {journal.damaged.name}",
+                stacklevel=3,
+            )
         try:
-            with _terminable():
+            with self._stop.listening():
                 return self._run(context, journal)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f"stopped; what workers have finished is kept in {self._store.folder}: run the same again to go on"
             ) from None
+        except OSError as error:
+            if error.errno not in NO_DISK:
+                raise
+            raise _no_disk(self._store.folder, str(error)) from error
         finally:
             context.abandon()
             journal.close()
@@ -72,13 +90,25 @@ class Driver:
                 show("starting workers, checking engines and structures")
                 session.check()
                 session.propose()
+                self._stop.gentle = True
                 for _ in session.events():
                     show("")
+                    if self._stop.requested:
+                        self._wind_down(session, show)
+                self._stop.gentle = False
         if not results_are_written(self._store, state):
             write_results(self._store, state, self._campaign.components["potential"], session.dispatch)
         if state.finished == "failed":
             raise CampaignError(f"the campaign gave up: {state.message}. See psiflow status {self._store.folder}")
         return state
+
+    def _wind_down(self, session: _Session, show: Callable[[str], None]) -> None:
+        """Wait a while for what is about to finish, write it down, and leave."""
+        deadline = time.monotonic() + self._grace
+        while session.state.running and time.monotonic() < deadline:
+            show(f"stopping: up to {self._grace:.0f} s for what is about to finish; once more stops at once")
+            session.write_down()
+        raise KeyboardInterrupt
 
 
 class _Session:
@@ -115,8 +145,15 @@ class _Session:
 
     def propose(self) -> None:
         """Write down what is known before the first task: atoms, structures, and a given model."""
+        first = self._first_candidates()  # in every session: what is lost of their files comes back
         if not self.state.candidates:
-            self._append("proposed", {"candidates": self._first_candidates()})
+            self._append("proposed", {"candidates": first})
+        if self._journal.damaged is not None:
+            self._append("proposed", {"candidates": self._recovered()})
+        lost = unreadable(self.state, self._store)
+        if lost:
+            nothing: Plain = {"labels": [], "models": [], "walkers": [], "evaluation": False, "files": []}
+            self._append("damaged", nothing | {"structures": lost})
         model = self._campaign.model
         if model is not None and not self.state.generations:
             kept = TrainedPotential.load(model.save(self._store.models / "given"))
@@ -135,12 +172,31 @@ class _Session:
         for task in list(self.state.running.values()):
             self._submit(self.dispatch.order(task, self.state))
         while self.state.finished is None:
-            self._start_planned()
-            self._conclude()
+            with self._journal.together():
+                self._start_planned()
+                self._conclude()
             yield
-            for outcome in self._next_outcomes():
+            self.write_down()
+
+    def write_down(self) -> None:
+        """What has ended since, after waiting for it a moment."""
+        outcomes = self._next_outcomes()
+        with self._journal.together():
+            for outcome in outcomes:
                 order = self._orders.pop(outcome.key)
-                self._append(*self.dispatch.event(order, outcome, self.state))
+                self._append(*self.dispatch.event(order, self._settled(order, outcome), self.state))
+
+    def _settled(self, order: Order, outcome: Outcome) -> Outcome:
+        """What a task came to: a worker may have been lost after it had finished.
+
+        Raises:
+            CampaignError: the disk is full.
+        """
+        if outcome.failure is None:
+            return outcome
+        if outcome.failure["reason"] == "disk":
+            raise _no_disk(self._store.folder, outcome.failure["message"])
+        return self.dispatch.known(order) or outcome
 
     def _start_planned(self) -> None:
         capacity = self._context.capacity
@@ -200,6 +256,7 @@ class _Session:
             opened = [event for event in events if event.kind == "opened"]
             refuse_other(opened[-1].data["configuration"], configuration, self._store.folder)
         state = fold(events, self.settings)
+        lost = damage(state, self._store)
         data = {
             "configuration": configuration,
             "versions": self._campaign.versions(),
@@ -208,8 +265,12 @@ class _Session:
             "host": socket.gethostname(),
             "closing": still_closing(state, self.settings),
         }
-        if state.finished in (None, "failed") or exhausted(state, self.settings) is None:
+        if self._journal.damaged is not None:
+            data["damaged"] = self._journal.damaged.name
+        if lost or state.finished in (None, "failed") or exhausted(state, self.settings) is None:
             apply(state, self._journal.append("opened", data), self.settings)
+        if lost:
+            apply(state, self._journal.append("damaged", lost), self.settings)
         return state
 
     def _proposals(self, origin: str, structures: Sequence[Atoms]) -> list[Plain]:
@@ -226,9 +287,26 @@ class _Session:
         for proposal in proposals:
             structure = labelled[proposal["structure"]]
             file = self._store.given / f"{proposal['structure']}.json"
-            write_json(file, {"structure": to_plain(with_label(structure, label_in(structure))), "seconds": 0.0}, True)
+            if not has_label(file):
+                write_label(file, {"structure": to_plain(with_label(structure, label_in(structure))), "seconds": 0.0})
             proposal["file"] = self._store.relative(str(file))
         return proposals
+
+    def _recovered(self) -> list[Plain]:
+        """Labels of this reference that lie in the campaign's own store, and that no candidate knows of."""
+        if not self._store.labels.is_relative_to(self._store.folder):
+            return []
+        known = {candidate.structure for candidate in self.state.candidates}
+        found = []
+        for file in sorted(self._store.labels.rglob("*.json")):
+            if not has_label(file):
+                continue
+            structure, record = read_label(file)
+            own = Spec.from_plain(record["reference"]).digest == self._campaign.components["reference"].digest
+            if own and digest(structure) not in known:
+                found += self._proposals("initial", [structure])
+                found[-1]["file"] = self._store.relative(str(file))
+        return found
 
     def _adopted(self, member: ModelFile) -> Plain:
         """A member that came with the request, as one that was trained; nobody knows its errors."""
@@ -247,6 +325,13 @@ class _Session:
         return settings.model_copy(update={"walking": walking})
 
 
+def _no_disk(folder: Path, message: str) -> CampaignError:
+    return CampaignError(
+        f"the campaign in {folder} has stopped: {message}. Make room and run the same again: what workers have "
+        "finished is kept"
+    )
+
+
 def _raise_failed_check(outcome: Outcome) -> None:
     """A worker's objection as the exception that it was there."""
     if outcome.failure is None:
@@ -258,18 +343,28 @@ def _raise_failed_check(outcome: Outcome) -> None:
     raise kind(outcome.failure["message"])
 
 
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM, which batch systems send, end the driver the way Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+class _Stop:
+    """Ctrl-C, or the SIGTERM that batch systems send: asked once, the driver ends in good order; twice, at once."""
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+    def __init__(self) -> None:
+        self.requested = False
+        self.gentle = False
+        """Whether the driver looks at `requested` by itself."""
 
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take the signals, where this is the thread that gets them."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        again, self.requested = self.requested, True
+        if again or not self.gentle:
+            raise KeyboardInterrupt

@@ -233,6 +233,31 @@ def _failed(state: State, data: Plain, settings: Settings) -> None:
         state.evaluation, state.evaluated = None, task.about["generation"]
 
 
+def _damaged(state: State, data: Plain, settings: Settings) -> None:
+    """What a disk has damaged is taken back, and so are the tasks that need it."""
+    for number in data["labels"]:
+        candidate = state.candidates[number]
+        candidate.status, candidate.file, candidate.discarded, candidate.reason = "queued", None, False, "damaged"
+    for generation, member in data["models"]:
+        state.generations[generation].members.pop(member, None)
+    for number in data["walkers"]:
+        state.walkers[number].reset("damaged")
+    for number in data.get("structures", ()):
+        candidate = state.candidates[number]
+        candidate.status, candidate.reason = "dropped", "its structure was damaged"
+        for walker in _waiting(state, number):
+            walker.reset("damaged")
+    if data["evaluation"] or data["labels"] or data["models"]:
+        state.evaluation, state.evaluated = None, -1
+    lost = {generation.number for generation in state.generations if not generation.complete}
+    dropped = set(data.get("structures", ()))
+    for task in [*state.running.values(), *state.again]:
+        if task.kind != "train" and (task.about.get("generation") in lost or task.about.get("candidate") in dropped):
+            state.running.pop(task.id, None)
+            state.again = [other for other in state.again if other.id != task.id]
+    state.phase_ends = state.phase_ends and bool(state.running)
+
+
 def _closing(state: State, data: Plain, settings: Settings) -> None:
     state.closing = data["reason"]
 
@@ -255,6 +280,7 @@ APPLY = {
     "scored": _scored,
     "evaluated": _evaluated,
     "failed": _failed,
+    "damaged": _damaged,
     "closing": _closing,
     "finished": _finished,
 }

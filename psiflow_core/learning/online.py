@@ -61,6 +61,7 @@ class OnlineLearning(Settings):
         model: TrainedPotential | str | Path | None = None,
         labels: str | Path | None = None,
         progress: bool = True,
+        grace: float = 20.0,
     ) -> Result:
         """Run the campaign, or go on with the one in ``folder``; one that is finished returns at once.
 
@@ -73,6 +74,7 @@ class OnlineLearning(Settings):
             model: a trained potential of the same kind to begin with.
             labels: a folder of labels that campaigns share.
             progress: show it in the terminal.
+            grace: how long Ctrl-C and SIGTERM wait for what is about to finish. [s]
 
         Raises:
             StructureError: a structure that nothing should be computed for.
@@ -87,7 +89,7 @@ class OnlineLearning(Settings):
             data=structures(data, "data"),
             model=TrainedPotential.load(model) if isinstance(model, str | Path) else model,
         )
-        driver = Driver(campaign, Path(folder), labels, progress)
+        driver = Driver(campaign, Path(folder), labels, progress, grace)
         if context is not None:
             state = driver.run(context)
         else:

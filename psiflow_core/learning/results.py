@@ -12,8 +12,8 @@ from psiflow_core.components import Spec
 from psiflow_core.learning.campaign import Candidate, State
 from psiflow_core.learning.dispatch import Dispatch
 from psiflow_core.models import ModelFile, TrainedPotential, write_atomically
-from psiflow_core.store import Store, read_label
-from psiflow_core.tasks import write_json
+from psiflow_core.store import Store
+from psiflow_core.tasks import read_label, write_json
 
 
 def results_are_written(store: Store, state: State) -> bool:

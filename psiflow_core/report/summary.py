@@ -14,8 +14,8 @@ from psiflow_core.learning.metrics import errors
 from psiflow_core.learning.progress import clock
 from psiflow_core.learning.records import Recorded, read_campaign
 from psiflow_core.models import ModelFile
-from psiflow_core.store import read_label
 from psiflow_core.structures import Plain
+from psiflow_core.tasks import read_label
 
 SUBSETS = ("training", "validation", "test")
 

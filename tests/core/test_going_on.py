@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -22,8 +26,8 @@ from psiflow_core.errors import StructureError
 from psiflow_core.learning.online import Result
 from psiflow_core.learning.records import read_campaign
 from psiflow_core.plugins import build
-from psiflow_core.store import read_label
 from psiflow_core.structures import Label, Plain, digest, label_of, with_label
+from psiflow_core.tasks import read_label
 
 ASKED = learning(labels=8, schedule="sequential")
 
@@ -168,3 +172,109 @@ def test_equal_starting_structures_are_proposed_once(workers: Context, tmp_path:
     result = run(tmp_path / "c", workers, learning(labels=3, bootstrap=still), start=water())
     assert len(result.state.of("bootstrap")) == 1
     assert json.loads((result.folder / "results.json").read_text())["event"] == result.state.last
+
+
+def relabelled(folder: Path) -> dict[Path, int]:
+    return {file: file.stat().st_mtime_ns for file in (folder / "labels").rglob("*.json")}
+
+
+def test_a_damaged_label_is_noticed_named_and_computed_again_alone(
+    whole: Result, workers: Context, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(whole.folder, tmp_path / "c"))
+    before = relabelled(folder)
+    victim = sorted(before)[3]
+    text = victim.read_text()
+    victim.write_text(text.replace('"energy": -', '"energy": -1', 1))
+    assert victim.read_text() != text
+    run(folder, workers, ASKED)
+    (damaged,) = [data for kind, data in story(folder) if kind == "damaged"]
+    assert damaged["files"] == [str(victim.relative_to(folder))]
+    after = relabelled(folder)
+    assert [file for file in before if after[file] != before[file]] == [victim]
+    assert read_label(victim)[0] == read_label(whole.folder / victim.relative_to(folder))[0]
+    assert read_campaign(folder).state.finished == "labels"
+
+
+@pytest.mark.parametrize("content", [b"", b"{", None])
+def test_a_damaged_model_is_trained_again(
+    content: bytes | None, whole: Result, workers: Context, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(whole.folder, tmp_path / "c"))
+    victim = folder / "models" / whole.potential.members[0].path.name
+    good = victim.read_bytes()
+    if content is None:
+        victim.unlink()
+    else:
+        victim.write_bytes(content)
+    before = relabelled(folder)
+    run(folder, workers, ASKED)
+    assert victim.read_bytes() == good
+    assert relabelled(folder) == before
+    assert read_campaign(folder).state.finished == "labels"
+
+
+def test_a_torn_journal_costs_no_label(whole: Result, workers: Context, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(whole.folder, tmp_path / "c"))
+    journal = folder / "journal.sqlite"
+    os.truncate(journal, journal.stat().st_size // 2 // 4096 * 4096)
+    before = relabelled(folder)
+    with pytest.warns(UserWarning, match=r"was damaged: its intact beginning was taken over"):
+        result = run(folder, workers, ASKED)
+    assert relabelled(folder).items() >= before.items()
+    assert {digest(structure) for structure in whole.dataset} <= {digest(structure) for structure in result.dataset}
+    assert list(folder.glob("journal.damaged-*.sqlite"))
+
+
+SCRIPT = """
+import sys
+import psiflow_core as psiflow
+from psiflow_toys.campaigns import learning, water
+
+delay, grace = float(sys.argv[2]), float(sys.argv[3])
+if __name__ == "__main__":
+    with psiflow.Context(psiflow.executor("local", workers=1)) as context:
+        asked = learning(labels=5, reference=psiflow.reference("toy", delay=delay))
+        asked.run(start=water(), folder=sys.argv[1], context=context, progress=False, grace=grace)
+"""
+
+
+def start(tmp_path: Path, delay: float, grace: float, prelude: str = "") -> subprocess.Popen[str]:
+    script = tmp_path / "script.py"
+    script.write_text(prelude + SCRIPT)
+    command = [sys.executable, str(script), str(tmp_path / "c"), str(delay), str(grace)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def labelled_so_far(folder: Path) -> int:
+    return sum(kind == "labelled" for kind, _ in story(folder)) if (folder / "journal.sqlite").exists() else 0
+
+
+@pytest.mark.parametrize(("grace", "waits"), [(30.0, True), (0.5, False)])
+def test_a_driver_that_is_told_to_end_waits_for_what_is_about_to_finish_but_not_for_ever(
+    grace: float, waits: bool, tmp_path: Path
+) -> None:
+    driver = start(tmp_path, 4.0, grace)
+    tasks = tmp_path / "c" / "tasks"
+    deadline = time.monotonic() + 60
+    while not list(tasks.glob("label-*/attempt-*")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    driver.send_signal(signal.SIGTERM)
+    _, told = driver.communicate(timeout=60)
+    assert "run the same again to go on" in told
+    assert labelled_so_far(tmp_path / "c") == waits
+
+
+def test_a_full_disk_is_told_and_costs_nothing(tmp_path: Path) -> None:
+    limit = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, resource.RLIM_INFINITY))\n"
+    )
+    _, told = start(tmp_path, 0.0, 5.0, limit).communicate(timeout=120)
+    last = told.strip().splitlines()[-1]
+    assert last.startswith("psiflow_core.errors.CampaignError: ")
+    assert "run the same again" in last or "run the campaign again" in last, last
+    before = relabelled(tmp_path / "c")
+    _, told = start(tmp_path, 0.0, 5.0).communicate(timeout=120)
+    assert read_campaign(tmp_path / "c").state.finished == "labels", told
+    assert relabelled(tmp_path / "c").items() >= before.items()

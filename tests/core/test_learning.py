@@ -25,8 +25,8 @@ from psiflow_core.journal import Event
 from psiflow_core.learning.online import Result
 from psiflow_core.learning.records import read_campaign
 from psiflow_core.plugins import build
-from psiflow_core.store import read_label
 from psiflow_core.structures import digest, isolated_atom, label_of
+from psiflow_core.tasks import read_label
 
 
 @pytest.fixture(scope="module")

@@ -110,7 +110,7 @@ def test_a_journal_is_read_whatever_its_folder_is_called(name: str, tmp_path: Pa
 @pytest.mark.usefixtures("anywhere")
 def test_a_reader_cannot_write(tmp_path: Path) -> None:
     Journal(tmp_path / "journal.sqlite", write=True).close()
-    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+    with pytest.raises(CampaignError, match="readonly"):
         Journal(tmp_path / "journal.sqlite").append("counted", {})
 
 
@@ -225,7 +225,7 @@ def test_an_event_that_a_kill_cut_short_is_undone_by_the_next_driver_and_by_no_r
     dying = sqlite3.connect(file, isolation_level=None)
     dying.execute("PRAGMA cache_size=1")  # so that pages reach the file before the commit
     dying.execute("BEGIN")
-    dying.executemany("INSERT INTO events (time, kind, data) VALUES (0, 'counted', ?)", [("x" * 5000,)] * 20)
+    dying.executemany("INSERT INTO events (time, kind, data, seal) VALUES (0, 'counted', ?, '')", [("x" * 5000,)] * 20)
     left = Path(shutil.copytree(tmp_path, tmp_path.with_name("left"))) / file.name
     dying.close()
     before = left.read_bytes()
@@ -312,16 +312,91 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         Store(tmp_path / "file" / "c").open_for_writing()
 
 
-def test_a_file_that_is_no_journal_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_no_journal_is_named_and_put_aside_by_a_driver(tmp_path: Path) -> None:
     (tmp_path / "c").mkdir()
-    (tmp_path / "c" / "journal.sqlite").write_bytes(b"not a database, and long enough to be sure of it" * 50)
+    file = tmp_path / "c" / "journal.sqlite"
+    file.write_bytes(b"not a database, and long enough to be sure of it" * 50)
+    with pytest.raises(CampaignError, match=r"the journal .*journal\.sqlite cannot be read"):
+        list(Journal(file).events())
+    journal = Store(tmp_path / "c").open_for_writing()
+    assert journal.damaged is not None
+    assert journal.damaged.read_bytes().startswith(b"not a database")
+    assert not list(journal.events())
+
+
+def test_a_journal_that_cannot_be_opened_leaves_no_lock_behind(tmp_path: Path) -> None:
+    (tmp_path / "c" / "journal.sqlite").mkdir(parents=True)
     store = Store(tmp_path / "c")
-    for _ in range(2):  # the first try leaves no lock behind
+    for _ in range(2):
         with pytest.raises(CampaignError, match=r"cannot open the journal .*journal\.sqlite"):
             store.open_for_writing()
         assert store.driver() is None
-    with pytest.raises(CampaignError, match=r"the journal .*journal\.sqlite cannot be read"):
-        list(Journal(tmp_path / "c" / "journal.sqlite").events())
+
+
+def written(file: Path, events: int) -> Path:
+    journal = Journal(file, write=True)
+    for number in range(events):
+        journal.append("counted", {"number": number, "text": "x" * 500})
+    journal.close()
+    return file
+
+
+def test_of_a_torn_journal_the_intact_beginning_is_taken_over(tmp_path: Path) -> None:
+    file = written(tmp_path / "journal.sqlite", 200)
+    os.truncate(file, file.stat().st_size // 2 // 4096 * 4096)
+    journal = Journal(file, write=True)
+    assert journal.damaged is not None
+    kept = [event.data["number"] for event in journal.events()]
+    assert kept == list(range(len(kept)))
+    journal.append("counted", {"number": len(kept)})
+    journal.close()
+    again = Journal(file, write=True)
+    assert again.damaged is None
+    assert [event.data["number"] for event in again.events()] == [*kept, len(kept)]
+
+
+def test_an_event_that_was_changed_and_all_after_it_are_not_believed(tmp_path: Path) -> None:
+    file = written(tmp_path / "journal.sqlite", 20)
+    connection = sqlite3.connect(file)
+    connection.execute("UPDATE events SET data = replace(data, 'x', 'y') WHERE number = 11")
+    connection.commit()
+    connection.close()
+    journal = Journal(file, write=True)
+    assert [event.data["number"] for event in journal.events()] == list(range(10))
+    assert journal.damaged is not None
+
+
+def test_events_that_are_written_together_are_all_there_also_when_the_block_raises(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.sqlite", write=True)
+
+    def interrupted() -> None:
+        with journal.together():
+            journal.append("counted", {"number": 0})
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    journal.append("counted", {"number": 1})
+    assert numbers(tmp_path / "journal.sqlite") == [0, 1]
+
+
+def test_a_full_disk_is_told_and_costs_no_event(tmp_path: Path) -> None:
+    script = (
+        "import resource, sys; from pathlib import Path; from psiflow_core.journal import Journal\n"
+        "journal = Journal(Path(sys.argv[1]), write=True)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "for number in range(10**6):\n"
+        "    journal.append('counted', {'number': number, 'text': 'x' * 1000})\n"
+        "    print(number, flush=True)\n"
+    )
+    file = tmp_path / "journal.sqlite"
+    ended = subprocess.run([sys.executable, "-c", script, str(file)], capture_output=True, text=True, check=False)
+    assert "CampaignError: cannot write into the journal" in ended.stderr
+    told = [int(word) for word in ended.stdout.split()]
+    journal = Journal(file, write=True)
+    assert journal.damaged is None
+    assert [event.data["number"] for event in journal.events()] == told
 
 
 def test_a_torn_journal_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,304 @@
+"""Labels on the move: to extended XYZ and back without loss of a bit, and from store to store.
+
+A file that psiflow writes has columns and numbers with all their digits, so that any program reads the label
+itself; what extended XYZ cannot hold exactly (text, the reference's options) stands in JSON at the end of the
+comment line, in ASE's way (`key="_JSON …"`), and so does the hash of the whole record.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import all_properties
+from ase.data import chemical_symbols
+from ase.stress import voigt_6_to_full_3x3_stress
+
+from psiflow_core.components import Spec
+from psiflow_core.errors import StructureError
+from psiflow_core.models import write_atomically
+from psiflow_core.structures import (
+    MOMENTS,
+    Plain,
+    canonical,
+    check,
+    digest,
+    from_plain,
+    label_of,
+    read,
+    sha256,
+    to_plain,
+    with_label,
+)
+from psiflow_core.tasks import label_file, label_key, trustworthy, write_json
+
+HASH = "psiflow_label_hash"
+"""Under this name stands the SHA-256 of the whole record; who has it wrote all of it."""
+
+OWN = "psiflow_"
+"""How the names begin under which psiflow writes what it knows of a structure."""
+
+TAKEN = {"lattice", "properties", "pbc", "origin", "cell_origin", *all_properties}
+"""Names in a comment line that mean something to readers."""
+
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+"""What every reader takes for a name."""
+
+
+@dataclass
+class Moved:
+    """What became of labels that were to be put into a store."""
+
+    put: int = 0
+    there: int = 0
+    """The very same labels were there already."""
+    problems: list[str] = field(default_factory=list)
+    """Labels that were left alone, each with the reason."""
+
+
+def label_files(folder: Path) -> list[Path]:
+    """The labels of a store, by key.
+
+    Raises:
+        StructureError: the folder is no label store.
+    """
+    if not folder.is_dir():
+        raise StructureError(f"there is no folder {folder}")
+    require_store(folder)
+    return sorted(folder.glob("[0-9a-f][0-9a-f]/*.json"))
+
+
+def require_store(folder: Path) -> None:
+    """Refuse a folder that holds something else than labels; one that is not there yet is fine.
+
+    Raises:
+        StructureError: it is a campaign's, or has other files in it.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise StructureError(f"{folder} is a file; give the folder of a label store")
+    foreign = sorted(one.name for one in folder.iterdir() if not re.fullmatch(r"[0-9a-f]{2}|\..*", one.name))
+    if foreign:
+        inside = f"; give {folder / 'labels'}" if (folder / "labels").is_dir() else ""
+        raise StructureError(f"{folder} is not a label store: '{foreign[0]}' is in it{inside}")
+
+
+def read_record(file: Path) -> Plain:
+    """A label as it lies in a store: structure, reference, seconds.
+
+    Raises:
+        StructureError: the file is damaged, or is not what its name says.
+    """
+    try:
+        record: Plain = json.loads(file.read_text())
+        key = label_key(Spec.from_plain(record["reference"]), from_plain(record["structure"]))
+        label_of(from_plain(record["structure"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StructureError(f"the label {file} is damaged ({type(error).__name__}: {error}); remove it") from error
+    if key != file.stem:
+        raise StructureError(f"the label {file} is damaged: its content belongs to the name {key[:8]}…; remove it")
+    return record
+
+
+def export_labels(files: Iterable[Path], target: Path) -> int:
+    """Write labels into one file of extended XYZ; returns how many.
+
+    Raises:
+        StructureError: a label is damaged, or there is none.
+    """
+    frames = [frame(read_record(file)) for file in files]
+    if not frames:
+        raise StructureError("there is no label to export")
+    write_atomically(target, "".join(frames).encode())
+    return len(frames)
+
+
+def frame(record: Plain) -> str:
+    """A label as a frame of extended XYZ, exact to the last bit."""
+    atoms = from_plain(record["structure"])
+    columns = list(_columns(atoms))
+    properties = ":".join(f"{name}:{kind}:{len(rows[0])}" for name, kind, rows in columns)
+    comment = [*_cell(atoms), f"Properties={properties}", *_numbers(atoms), *_provenance(record, atoms)]
+    rows = (" ".join(word for _, _, column in columns for word in column[number]) for number in range(len(atoms)))
+    return "\n".join([str(len(atoms)), " ".join(comment), *rows, ""])
+
+
+def read_labels(file: Path, reference: Spec | None = None) -> list[Plain]:
+    """The records of a file: what psiflow exported as it was, the rest as labels of ``reference``.
+
+    Raises:
+        StructureError: the file cannot be read; a frame that psiflow wrote has been changed; one of others has
+            no label, or is unsound, or has come without a reference.
+    """
+    return [_record(atoms, f"{file}, structure {number}", reference) for number, atoms in enumerate(read(file))]
+
+
+def put(records: Iterable[Plain], store: Path) -> Moved:
+    """Put labels into a store; one that is there already is never changed."""
+    moved = Moved()
+    for record in records:
+        spec, structure = Spec.from_plain(record["reference"]), from_plain(record["structure"])
+        file = label_file(store, spec, structure)
+        if not file.is_file():
+            write_json(file, record, durable=True)
+            moved.put += 1
+            continue
+        difference = _difference(read_record(file), record)
+        if difference is None:
+            moved.there += 1
+        else:
+            formula = structure.get_chemical_formula()
+            moved.problems.append(f"{formula} {digest(structure)[:8]} by {spec.name}: {difference}; left alone: {file}")
+    return moved
+
+
+def merge(files: Iterable[Path], target: Path) -> Moved:
+    """Put the labels of other stores into this one; damaged ones are told and left out."""
+    damaged: list[str] = []
+    moved = put(_sound(files, damaged), target)
+    moved.problems += damaged
+    return moved
+
+
+def _sound(files: Iterable[Path], damaged: list[str]) -> Iterator[Plain]:
+    for file in files:
+        try:
+            yield read_record(file)
+        except StructureError as error:
+            damaged.append(str(error))
+
+
+def _difference(there: Plain, other: Plain) -> str | None:
+    """How two labels of the same structure and reference differ."""
+    if there["structure"]["label"] == other["structure"]["label"]:
+        return None
+    one, two = label_of(from_plain(there["structure"])), label_of(from_plain(other["structure"]))
+    forces = float(np.abs(one.forces - two.forces).max())
+    return (
+        f"two labels; energies {one.energy!r} (there) and {two.energy!r} eV, "
+        f"forces up to {forces:.3g} eV/Å apart"
+    )
+
+
+def _columns(atoms: Atoms) -> Iterator[tuple[str, str, list[list[str]]]]:
+    """Name, type and words of each column: the shortest that give the very number back."""
+    yield "species", "S", [[chemical_symbols[number]] for number in atoms.numbers]
+    yield "pos", "R", _words(atoms.positions)
+    yield "forces", "R", _words(label_of(atoms).forces)
+    for name in ("momenta", "masses", MOMENTS):
+        if atoms.has(name):
+            yield name, "R", _words(atoms.get_array(name))
+
+
+def _words(values: Any) -> list[list[str]]:
+    rows = np.asarray(values, float).reshape(len(values), -1)
+    return [[repr(float(value)) for value in row] for row in rows]
+
+
+def _cell(atoms: Atoms) -> Iterator[str]:
+    """The cell comes first: some readers look for it by its bare name."""
+    if np.asarray(atoms.cell).any():
+        yield f'Lattice="{" ".join(repr(float(value)) for value in np.asarray(atoms.cell).flat)}"'
+    yield f'pbc="{" ".join("T" if periodic else "F" for periodic in atoms.pbc)}"'
+
+
+def _numbers(atoms: Atoms) -> Iterator[str]:
+    """The label, and charge, spin and whatever else is known of the structure that readers can tell apart."""
+    found = label_of(atoms)
+    yield f"energy={found.energy!r}"
+    if found.stress is not None:
+        full = voigt_6_to_full_3x3_stress(found.stress)
+        yield f'stress="{" ".join(repr(float(value)) for value in full.flat)}"'
+    for name, value in atoms.info.items():
+        if NAME.fullmatch(name) and name.lower() not in TAKEN and not name.startswith(OWN):
+            yield f"{name}={_word(value)}"
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, bool):
+        return "T" if value else "F"
+    return _quoted(" ".join(value.split())) if isinstance(value, str) else repr(value)
+
+
+def _provenance(record: Plain, atoms: Atoms) -> Iterator[str]:
+    reference = Spec.from_plain(record["reference"])
+    yield f"{OWN}structure_hash={digest(atoms)}"
+    yield f"{HASH}={sha256(record)}"
+    yield f"{OWN}reference_digest={reference.digest}"
+    yield f"{OWN}plugin={_quoted(f'{reference.distribution} {reference.version}')}"
+    yield f"{OWN}seconds={float(record['seconds'])!r}"
+    rest = {name: value for name, value in record.items() if name != "structure"}
+    for name, value in {**rest, "info": record["structure"]["info"]}.items():
+        if name != "seconds":
+            yield f"{OWN}{name}={_json(value)}"
+
+
+def _json(value: Any) -> str:
+    """JSON as ASE reads it; without spaces and signs of equality, in which other readers would look for names."""
+    text = canonical(value).decode().replace(" ", "\\u0020").replace("=", "\\u003d")
+    return _quoted(f"_JSON {text}")
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _record(atoms: Atoms, where: str, reference: Spec | None) -> Plain:
+    if HASH in atoms.info:
+        return _restored(atoms, where)
+    if reference is None:
+        raise StructureError(f"{where}: psiflow did not export it; say which reference computed it (--reference)")
+    return _foreign(atoms, where, reference)
+
+
+def _restored(atoms: Atoms, where: str) -> Plain:
+    """The record that was exported, if it still is what it was."""
+    info, seen = atoms.info, atoms.copy()
+    seen.calc, told = atoms.calc, {}
+    for name, value in info.items():
+        if name.startswith(OWN):
+            told[name.removeprefix(OWN)] = value
+    try:
+        structure = digest(seen)
+        seen.info = told.pop("info")
+        rest = {name: told[name] for name in told if name not in ("structure_hash", "label_hash", "reference_digest", "plugin")}
+        record = {"structure": to_plain(seen), **rest, "seconds": float(rest["seconds"])}
+        sound = sha256(record) == told["label_hash"] and structure == told["structure_hash"]
+    except (KeyError, TypeError, ValueError, StructureError) as error:
+        raise StructureError(_changed(where, f" ({type(error).__name__}: {error})")) from error
+    if not sound:
+        raise StructureError(_changed(where))
+    return record
+
+
+def _changed(where: str, why: str = "") -> str:
+    return f"{where}: it is not what psiflow exported: its hash differs{why}. Nothing was imported; leave it out"
+
+
+def _foreign(atoms: Atoms, where: str, reference: Spec) -> Plain:
+    """A label of others, as one of this reference: whoever imports it says that it is."""
+    info = {name: value for name, value in atoms.info.items() if not name.startswith(OWN)}
+    atoms.info = info
+    check([atoms], where)
+    found = label_of(atoms)
+    if not trustworthy(found, atoms):
+        raise StructureError(f"{where}: its energy, forces or stress are not finite, or not of its shape")
+    return {
+        "structure": to_plain(with_label(atoms, found)),
+        "reference": reference.to_plain(),
+        "seconds": 0.0,
+        "imported_from": where,
+    }
+
+
+def imported(records: Sequence[Plain]) -> int:
+    """How many of these records others computed."""
+    return sum("imported_from" in record for record in records)

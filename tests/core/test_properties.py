@@ -1,0 +1,263 @@
+"""Properties that hold for whatever there may be: of the journal, of the structure hash, of options and specs."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from unittest import mock
+
+import numpy as np
+import psutil
+import pytest
+from ase import Atoms
+from ase.calculators.emt import EMT
+from ase.constraints import FixAtoms
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from psiflow_core.components import Spec
+from psiflow_core.errors import OptionError
+from psiflow_core.journal import Event, Journal
+from psiflow_core.plugins import Registered, build, registry
+from psiflow_core.structures import Plain, digest, from_plain, to_plain
+
+text = st.text(st.characters(), max_size=20)
+"""Any characters, zero and lone surrogates too."""
+
+number = st.one_of(st.integers(), st.floats(allow_nan=False), st.floats(allow_nan=False, width=32))
+
+anything = st.recursive(
+    st.one_of(st.none(), st.booleans(), number, text),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(text, inner, max_size=4)),
+    max_leaves=12,
+)
+"""All that JSON, as Python writes it, can say."""
+
+
+# The journal -----------------------------------------------------------------------------------------------
+
+sessions = st.lists(
+    st.tuples(st.sampled_from(["ext4", "nfs"]), st.lists(st.tuples(text, st.dictionaries(text, anything)), max_size=4)),
+    min_size=1,
+    max_size=3,
+)
+"""Of drivers, one after the other: the file system that each finds, and what it writes, kind and data."""
+
+
+@settings(deadline=None, max_examples=60)
+@given(sessions, st.data())
+def test_a_journal_gives_back_whatever_was_written_in_whichever_modes(
+    written: list[tuple[str, list[tuple[str, Plain]]]], data: st.DataObject
+) -> None:
+    with TemporaryDirectory() as folder:
+        path, expected = Path(folder) / "journal.sqlite", []
+        for kind_of_disk, events in written:
+            with mounted(kind_of_disk):
+                journal = Journal(path, write=True)
+            assert same(list(journal.events()), expected), "a new session reads what the others wrote"
+            for kind, content in events:
+                expected.append(journal.append(kind, content))
+            if data.draw(st.booleans()):
+                assert same(list(Journal(path).events()), expected), "a reader does, while the session lasts"
+            journal.close()
+        assert same(list(Journal(path).events()), expected)
+        after = data.draw(st.integers(0, len(expected)))
+        assert same(list(Journal(path).events(after)), expected[after:])
+    assert [event.number for event in expected] == list(range(1, len(expected) + 1))
+    assert [(event.kind, event.data) for event in expected] == [event for _, events in written for event in events]
+
+
+def mounted(kind: str) -> Any:
+    """Every folder lies on a file system of this kind."""
+    return mock.patch.object(psutil, "disk_partitions", lambda all: [SimpleNamespace(mountpoint="/", fstype=kind)])
+
+
+def same(one: list[Event], other: list[Event]) -> bool:
+    """Equal, and so are the types: 1 is not 1.0, nor true."""
+    return one == other and repr(one) == repr(other)
+
+
+# The hash of a structure -----------------------------------------------------------------------------------
+
+coordinate = st.one_of(st.floats(-1e3, 1e3), st.sampled_from([0.0, -0.0, 5e-324, 1e-300, 0.1]))
+vector = st.lists(coordinate, min_size=3, max_size=3)
+
+
+@st.composite
+def structures(draw: st.DrawFn) -> Atoms:
+    """Any species, positions, cell, periodicity, charge, spin and magnetic moments."""
+    numbers = draw(st.lists(st.integers(1, 94), min_size=1, max_size=4))
+    atoms = Atoms(
+        numbers,
+        [draw(vector) for _ in numbers],
+        cell=[draw(vector) for _ in range(3)],
+        pbc=draw(st.lists(st.booleans(), min_size=3, max_size=3)),
+        info=draw(st.fixed_dictionaries({}, optional={"charge": st.integers(-3, 3), "spin": st.integers(1, 6)})),
+    )
+    moments = draw(st.one_of(st.none(), st.lists(coordinate, min_size=len(atoms), max_size=len(atoms))))
+    if moments is not None:
+        atoms.set_initial_magnetic_moments(moments)
+    return atoms
+
+
+Change = Callable[[Atoms, st.DataObject], object]
+
+
+def per_atom(atoms: Atoms, data: st.DataObject, what: st.SearchStrategy[Any]) -> list[Any]:
+    return [data.draw(what) for _ in atoms]
+
+
+def other_cell(atoms: Atoms, data: st.DataObject) -> None:
+    rows = [row if periodic else data.draw(vector) for row, periodic in zip(atoms.cell, atoms.pbc, strict=True)]
+    atoms.set_cell(rows)
+
+
+def other_info(atoms: Atoms, data: st.DataObject) -> None:
+    given = data.draw(st.dictionaries(text.filter(lambda key: key not in ("charge", "spin")), anything, max_size=3))
+    atoms.info.update(given, weights=np.arange(3))
+
+
+def flipped_zeros(atoms: Atoms, data: st.DataObject) -> None:
+    for array in (atoms.positions, atoms.cell.array, *([magnetic(atoms)] if magnetic(atoms) is not None else [])):
+        array[array == 0] *= -1
+
+
+def declared(atoms: Atoms, data: st.DataObject) -> None:
+    atoms.info.setdefault("charge", data.draw(st.sampled_from([0, 0.0, np.int64(0), False])))
+    atoms.info.setdefault("spin", data.draw(st.sampled_from([1, 1.0, np.int32(1), True])))
+
+
+def no_moments(atoms: Atoms, data: st.DataObject) -> None:
+    if magnetic(atoms) is None:
+        atoms.set_initial_magnetic_moments(np.zeros(len(atoms)))
+    elif not magnetic(atoms).any():
+        del atoms.arrays["initial_magmoms"]
+
+
+IRRELEVANT: dict[str, Change] = {
+    "momenta": lambda atoms, data: atoms.set_momenta(per_atom(atoms, data, vector)),
+    "tags": lambda atoms, data: atoms.set_tags(per_atom(atoms, data, st.integers(0, 9))),
+    "names": lambda atoms, data: atoms.set_array("names", np.array(per_atom(atoms, data, st.sampled_from("ab")))),
+    "masses": lambda atoms, data: atoms.set_masses(per_atom(atoms, data, st.floats(1.0, 300.0))),
+    "a calculator": lambda atoms, data: setattr(atoms, "calc", EMT()),
+    "constraints": lambda atoms, data: atoms.set_constraint(FixAtoms([0])),
+    "other info": other_info,
+    "the cell where it is not periodic": other_cell,
+    "the sign of zeros": flipped_zeros,
+    "charge and spin that are declared": declared,
+    "moments of zero": no_moments,
+    "a way through JSON": lambda atoms, data: setattr(atoms, "arrays", through_json(atoms).arrays),
+}
+
+
+@settings(deadline=None, max_examples=25)
+@pytest.mark.parametrize("what", IRRELEVANT)
+@given(structures(), st.data())
+def test_the_structure_hash_does_not_depend_on(what: str, atoms: Atoms, data: st.DataObject) -> None:
+    other = atoms.copy()
+    IRRELEVANT[what](other, data)
+    assert digest(other) == digest(atoms)
+    assert digest(through_json(other)) == digest(atoms)
+
+
+def last_bit(atoms: Atoms, data: st.DataObject) -> None:
+    nudge(atoms.positions, data)
+
+
+def last_bit_of_the_cell(atoms: Atoms, data: st.DataObject) -> None:
+    atoms.pbc[data.draw(st.integers(0, 2))] = True
+    cell = atoms.cell.array
+    row = data.draw(st.sampled_from(np.flatnonzero(atoms.pbc).tolist()))
+    nudge(cell[row : row + 1], data)
+
+
+def nudge(array: Any, data: st.DataObject) -> None:
+    """One number of an array becomes its neighbour; zero, of either sign, the smallest number there is."""
+    place = data.draw(st.tuples(*(st.integers(0, length - 1) for length in array.shape)))
+    array[place] = np.nextafter(array[place], data.draw(st.sampled_from([-np.inf, np.inf])))
+
+
+def other_species(atoms: Atoms, data: st.DataObject) -> None:
+    atoms.numbers[data.draw(st.integers(0, len(atoms) - 1))] += data.draw(st.integers(1, 20))
+
+
+def other_order(atoms: Atoms, data: st.DataObject) -> None:
+    """Two atoms that are not the same change places."""
+    atoms.append("H")
+    atoms.positions[-1] = atoms.positions[0] + 1.0
+    order = list(range(len(atoms)))
+    swap = data.draw(st.integers(0, len(atoms) - 2))
+    atoms.positions[-1] += atoms.positions[swap] == atoms.positions[-1]
+    order[swap], order[-1] = order[-1], order[swap]
+    for name, array in atoms.arrays.items():
+        atoms.arrays[name] = array[order]
+
+
+def other_charge(atoms: Atoms, data: st.DataObject) -> None:
+    atoms.info["charge"] = atoms.info.get("charge", 0) + data.draw(st.integers(1, 3))
+
+
+def other_spin(atoms: Atoms, data: st.DataObject) -> None:
+    atoms.info["spin"] = atoms.info.get("spin", 1) + data.draw(st.integers(1, 3))
+
+
+def other_periodicity(atoms: Atoms, data: st.DataObject) -> None:
+    axis = data.draw(st.integers(0, 2))
+    atoms.pbc[axis] = not atoms.pbc[axis]
+
+
+def other_moments(atoms: Atoms, data: st.DataObject) -> None:
+    if magnetic(atoms) is None:
+        atoms.set_initial_magnetic_moments(np.zeros(len(atoms)))
+    nudge(magnetic(atoms), data)
+
+
+def one_atom_more(atoms: Atoms, data: st.DataObject) -> None:
+    atoms.append("H")
+
+
+RELEVANT: dict[str, Change] = {
+    "every last bit of the positions": last_bit,
+    "every last bit of the periodic cell": last_bit_of_the_cell,
+    "the species": other_species,
+    "the order": other_order,
+    "the charge": other_charge,
+    "the spin": other_spin,
+    "the periodicity": other_periodicity,
+    "the magnetic moments": other_moments,
+    "the number of atoms": one_atom_more,
+}
+
+
+@settings(deadline=None, max_examples=25)
+@pytest.mark.parametrize("what", RELEVANT)
+@given(structures(), st.data())
+def test_the_structure_hash_depends_on(what: str, atoms: Atoms, data: st.DataObject) -> None:
+    other = atoms.copy()
+    if what == "every last bit of the periodic cell":
+        atoms.pbc = other.pbc = True
+    if what == "the order":
+        atoms.append("H")
+        atoms.positions[-1] = other_place(atoms)
+        other = swapped(atoms, data.draw(st.integers(0, len(atoms) - 2)))
+    else:
+        RELEVANT[what](other, data)
+    assert digest(other) != digest(atoms)
+    assert digest(through_json(other)) == digest(other)
+
+
+def magnetic(atoms: Atoms) -> Any:
+    """The array of initial magnetic moments itself; None where there is none."""
+    return atoms.arrays.get("initial_magmoms")
+
+
+def through_json(atoms: Atoms) -> Atoms:
+    return from_plain(json.loads(json.dumps(to_plain(atoms))))
