@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import queue
+import re
 import sys
 import tempfile
 import time
@@ -131,10 +132,11 @@ class Context:
         from parsl.config import Config
         from parsl.dataflow.dflow import DataFlowKernel
 
-        if self._given_folder is None:
-            self._own_folder = tempfile.TemporaryDirectory(prefix="psiflow-", ignore_cleanup_errors=True)
-        self._folder = self._given_folder or Path(cast("tempfile.TemporaryDirectory[str]", self._own_folder).name)
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._own_folder = tempfile.TemporaryDirectory(prefix="psiflow-", ignore_cleanup_errors=True)
+        self._folder = Path(self._own_folder.name)
+        if self._given_folder is not None:
+            self._given_folder.mkdir(parents=True, exist_ok=True)
+            self._folder = _harmless(self._given_folder.absolute(), self._folder)
         self._pools = {name: self._build(name) for name in self._executors}
         config = Config(
             executors=[pool.executor for pool in self._pools.values()],
@@ -254,6 +256,15 @@ class Context:
             if process is not None and process.poll() is not None:
                 code = process.returncode
                 yield pool, WorkerLost(f"the interchange of pool '{pool}' has died (exit code {code})")
+
+
+def _harmless(folder: Path, own: Path) -> Path:
+    """The folder by a name that means nothing to a shell, which Parsl starts workers with: its own, or a link's."""
+    if re.fullmatch(r"[\w@%+=:,./-]+", str(folder), re.ASCII):
+        return folder
+    link = own / "pools"
+    link.symlink_to(folder, target_is_directory=True)
+    return link
 
 
 def _share(

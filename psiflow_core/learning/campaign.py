@@ -63,6 +63,8 @@ class Candidate:
     """How often its walker had started over when it was met."""
     discarded: bool = False
     """Labelled, but too far from the model to be trained on."""
+    suspicious: bool = False
+    """The label is so far from what the committee expected that one of them must be wrong: worth a look."""
     reason: str = ""
     """Why it failed or was dropped."""
 

@@ -234,6 +234,7 @@ class Dispatch:
             "file": self._relative(file),
             "cost": record["seconds"],
             "error": error,
+            "suspicious": error is not None and thresholds.suspects(error, candidate.deviation or 0.0),
             "reset": error is not None and thresholds.resets(error),
             "discard": error is not None and thresholds.discards(error),
         }
@@ -265,7 +266,7 @@ class Dispatch:
 
     def _failure(self, order: Order, failure: Plain, state: State) -> Plain:
         attempts = state.attempts[order.task.id]
-        again = self._settings.stopping.tries_again(failure["type"], failure["reason"], attempts)
+        again = self._settings.stopping.tries_again(order.task.kind, failure["type"], failure["reason"], attempts)
         told = {name: failure[name] for name in ("type", "reason", "message", "trace")}
         return told | {"again": again} | self._kept(order)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from psiflow_core.learning.campaign import Candidate, Failure, State, label_task
 from psiflow_core.learning.settings import Settings
-from psiflow_core.learning.stopping import MACHINE
+from psiflow_core.learning.stopping import ENDED
 
 
 def conclusion(state: State, settings: Settings) -> tuple[str, str] | None:
@@ -91,7 +91,7 @@ def _ends_all(failure: Failure) -> bool:
     """Whether the campaign cannot go on without what failed."""
     if failure.again or failure.type == "WalkerExploded":
         return False
-    return failure.kind == "train" or (failure.kind == "sample" and failure.whole and failure.reason not in MACHINE)
+    return failure.kind == "train" or (failure.kind == "sample" and failure.whole and failure.reason not in ENDED)
 
 
 def _walkers_are_lost(state: State, settings: Settings) -> str | None:

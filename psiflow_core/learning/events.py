@@ -17,7 +17,7 @@ from psiflow_core.learning.campaign import (
     WalkerRecord,
 )
 from psiflow_core.learning.settings import Settings
-from psiflow_core.learning.stopping import MACHINE
+from psiflow_core.learning.stopping import ENDED
 from psiflow_core.sampling import UNCERTAIN
 from psiflow_core.structures import Plain
 
@@ -88,6 +88,9 @@ def _labelled(state: State, data: Plain, settings: Settings) -> None:
     candidate = state.candidates[data["candidate"]]
     candidate.status, candidate.file = "labelled", data["file"]
     candidate.error, candidate.discarded = data["error"], data["discard"]
+    candidate.suspicious = data.get("suspicious", False)
+    if candidate.suspicious:
+        candidate.reason = "suspicious: far from what the committee expected"
     if candidate.discarded:
         candidate.reason = "discarded: too far from the model"
     if data["reset"] or data["discard"]:
@@ -224,7 +227,7 @@ def _failed(state: State, data: Plain, settings: Settings) -> None:
     elif task.kind == "score":
         for number in task.about["candidates"]:
             state.candidates[number].looked = task.about["generation"]
-    elif task.kind == "sample" and data["reason"] in MACHINE:
+    elif task.kind == "sample" and data["reason"] in ENDED:
         for number in task.about["walkers"]:  # what they met may be what ends the worker
             walker = state.walkers[number]
             walker.segments += 1

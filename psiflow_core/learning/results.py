@@ -57,6 +57,7 @@ def _with_provenance(store: Store, candidate: Candidate) -> Atoms:
         "generation": candidate.generation,
         "deviation": candidate.deviation,
         "structure_hash": candidate.structure,
+        "suspicious": candidate.suspicious or None,
     }
     structure.info.update({f"psiflow_{key}": value for key, value in known.items() if value is not None})
     return structure

@@ -9,8 +9,11 @@ from psiflow_core.components import Policy
 ATTEMPTS = 3
 """How often a task is started before its failure is final."""
 
-MACHINE = ("lost worker", "memory")
+MACHINE = ("lost worker", "memory", "hung")
 """Reasons of failures that are not the task's fault, or not at once."""
+
+ENDED = (*MACHINE, "wall time")
+"""Reasons of failures of which the worker did not come back."""
 
 FINAL = ("ReferenceFailed", "StructureError", "OptionError", "EngineMissing", "PluginNotFound", "PluginBroken")
 """Failures that would only repeat."""
@@ -39,10 +42,13 @@ class Stopping(Policy):
         """Whether too many labels have failed."""
         return failed >= 5 and failed > self.tolerated_failures * tried
 
-    def tries_again(self, type: str, reason: str, attempts: int) -> bool:
+    def tries_again(self, kind: str, type: str, reason: str, attempts: int) -> bool:
         """Whether a task that failed this way is started once more.
 
         What the machine did to it is worth another attempt, and so is a training that diverged, with another
-        seed, and what nobody foresaw; what the physics or the input did to it is not.
+        seed, and what nobody foresaw; what the physics or the input did to it is not. What took too long would
+        take as long again, but for a training, which goes on from its checkpoint.
         """
+        if reason == "wall time" and kind != "train":
+            return False
         return attempts < ATTEMPTS and (reason in MACHINE or type not in FINAL)

@@ -48,6 +48,18 @@ class ErrorThresholds(Policy):
     discard_energy: PositiveFloat | None = None
     """The same for the energy. [eV/atom]"""
 
+    suspect_force: PositiveFloat | None = 10.0
+    """A label is flagged as suspicious, and used, when the RMSE of the predicted forces is so many times the
+    committee's spread, and enough to reset the walker: it may belong to another electronic state. [1]"""
+    suspect_energy: PositiveFloat | None = 0.3
+    """A label is flagged as suspicious, and used, when the error of the predicted energy is above this. [eV/atom]"""
+
+    def suspects(self, error: dict[str, float], deviation: float) -> bool:
+        """Whether a person should look at a label. The committee's largest spread where it was met is in eV/Å."""
+        far = self.suspect_force is not None and 0 < deviation * self.suspect_force < error["force_rmse"]
+        energy = self.suspect_energy is not None and error["energy_per_atom"] > self.suspect_energy
+        return (far and error["force_rmse"] > (self.reset_force or 0.0)) or energy
+
     def resets(self, error: dict[str, float]) -> bool:
         """Whether a walker whose candidate had this error starts over."""
         return _above(error, self.reset_force, self.reset_energy)

@@ -70,6 +70,7 @@ def summarise(folder: str | Path) -> Plain:
         "message": state.message,
         "labels": state.count("labelled"),
         "labels_failed": state.count("failed"),
+        "labels_suspicious": sum(candidate.suspicious for candidate in state.candidates),
         "test_labels": state.count("labelled", ["test"]),
         "generations": len(state.generations),
         "sampling_steps": state.steps,
@@ -102,6 +103,11 @@ def in_words(folder: Path, summary: Plain) -> str:
     for subset, found in summary["errors"].items():
         numbers = [found[name] for name in ("force_mae", "force_rmse", "energy_mae", "energy_rmse")]
         lines.append(f"{subset:12}" + "".join(f"{1e3 * number:11.2f}" for number in numbers))
+    if summary["labels_suspicious"]:
+        lines.append(
+            f"{summary['labels_suspicious']} labels are far from what the committee expected: they were used; look at "
+            "those with psiflow_suspicious in the data set"
+        )
     if summary["errors_of"] not in (None, summary["generations"] - 1):
         lines.append(f"these errors are of generation {summary['errors_of']}; the last one has not been evaluated")
     lines += [f"potential   {folder / 'potential'}", f"data set    {folder / 'dataset.xyz'}"]

@@ -16,6 +16,7 @@ from psiflow_core.learning.ending import conclusion, exhausted
 from psiflow_core.learning.events import apply, fold
 from psiflow_core.learning.planning import plan
 from psiflow_core.learning.settings import Settings
+from psiflow_core.learning.walkers import ErrorThresholds
 from psiflow_core.structures import Plain
 
 ONE_POOL = {"train": "all", "sample": "all", "label": "all"}
@@ -80,7 +81,9 @@ class Story:
             self.tell("evaluated", **told, generation=task.about["generation"], result={"file": "p.json"})
 
     def fail(self, name: str, type: str = "ReferenceFailed", reason: str = "unconverged") -> None:
-        again = self.settings.stopping.tries_again(type, reason, self.state.attempts[name])
+        again = self.settings.stopping.tries_again(
+            self.state.running[name].kind, type, reason, self.state.attempts[name]
+        )
         told = {"type": type, "reason": reason, "message": "as it goes", "again": again}
         self.tell("failed", task=name, seconds=1.0, worker="w", **told)
 
@@ -327,6 +330,14 @@ def test_walkers_that_end_every_worker_start_over() -> None:
         story.fail(task.id, "WorkerLost", "lost worker")
     assert [walker.resets for walker in story.state.walkers] == [{"lost worker": 1}] * 3
     assert conclusion(story.state, story.settings) is None
+
+
+def test_what_took_too_long_is_tried_again_only_where_it_goes_on_from_a_checkpoint() -> None:
+    stopping = Stopping()
+    assert stopping.tries_again("train", "WorkerLost", "wall time", 1)
+    assert not stopping.tries_again("label", "WorkerLost", "wall time", 1)
+    assert stopping.tries_again("label", "WorkerLost", "hung", 2)
+    assert not stopping.tries_again("label", "WorkerLost", "hung", 3)
 
 
 def test_one_exploded_walker_of_a_task_leaves_the_others_alone() -> None:
@@ -627,3 +638,19 @@ def test_a_training_without_a_parent_is_as_long_as_the_first() -> None:
     assert training.length(warm=True, final=False) == 100
     assert training.length(warm=False, final=False) == 500
     assert training.length(warm=False, final=True) == 900
+
+
+@pytest.mark.parametrize(
+    ("force", "energy", "deviation", "flagged"),
+    [(2.0, 0.01, 0.1, True), (2.0, 0.01, 0.5, False), (0.9, 0.01, 0.01, False), (0.1, 0.5, 0.1, True)],
+)
+def test_a_label_far_from_what_the_committee_expected_is_flagged_and_used(
+    force: float, energy: float, deviation: float, flagged: bool
+) -> None:
+    error = {"force_rmse": force, "energy_per_atom": energy}
+    suspicious = ErrorThresholds().suspects(error, deviation)
+    assert suspicious == flagged
+    story = stopped_at_candidate()
+    story.end("label-00003", error=error, suspicious=suspicious)
+    assert story.state.candidates[3].suspicious == flagged
+    assert story.state.candidates[3].usable

@@ -314,3 +314,14 @@ def test_a_driver_that_is_asked_to_end_ends_everything_and_says_how_to_go_on(tmp
     assert driver.returncode != 0
     assert not psutil.wait_procs(started, timeout=10)[1]
     assert "run the same again to go on" in said
+
+
+def test_a_folders_name_never_reaches_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "a b; touch one & $(touch two) `touch three` {x} 'y'"
+    with Context(psiflow.executor("local", workers=1), folder=folder) as context:
+        assert context.run("label", "idle", {}, timeout=60).failure is None
+        assert list(folder.glob("all-*")), "the pool's files are there all the same"
+        started = processes(context)
+    assert not psutil.wait_procs(started, timeout=10)[1]
+    assert list(tmp_path.iterdir()) == [folder]

@@ -222,7 +222,8 @@ class Simulation:
         told: Plain = {"task": task.id, "seconds": 1.0, "worker": "w"}
         failure = self.failure(task, random)
         if failure:
-            again = self.settings.stopping.tries_again(failure["type"], failure["reason"], self.state.attempts[task.id])
+            attempts = self.state.attempts[task.id]
+            again = self.settings.stopping.tries_again(task.kind, failure["type"], failure["reason"], attempts)
             return "failed", told | failure | {"message": "by chance", "again": again, "folder": "f", "trace": ""}
         if task.kind == "label":
             return "labelled", told | self.labelled(task, random)

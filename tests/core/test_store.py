@@ -437,3 +437,29 @@ def test_relative_and_absolute_are_inverse(tmp_path: Path, monkeypatch: pytest.M
     assert store.folder == tmp_path / "c"
     for path in (store.models / "m.json", store.labels / "ab.json"):
         assert store.absolute(store.relative(str(path))) == path
+
+
+ELSEWHERE = """
+import socket, sys, time
+socket.gethostname = lambda: "another-host"
+from psiflow_core.store import Store
+store = Store(sys.argv[1])
+store.open_for_writing()
+import fcntl
+fcntl.flock(store._lock, fcntl.LOCK_UN)  # as where locks end at the host
+print("here", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_driver_on_another_host_is_noticed_where_locks_do_not_reach_as_long_as_it_lives(tmp_path: Path) -> None:
+    other = subprocess.Popen([sys.executable, "-c", ELSEWHERE, str(tmp_path / "c")], stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None
+    assert other.stdout.readline() == "here\n"
+    with pytest.raises(CampaignError, match=r"being run by process \d+ on another-host"):
+        Store(tmp_path / "c").open_for_writing()
+    other.kill()
+    other.wait()
+    store = Store(tmp_path / "c")
+    store.open_for_writing().close()
+    store.release()
