@@ -11,7 +11,7 @@ learning = psiflow.OnlineLearning(
     reference=psiflow.reference("pyscf", functional="pbe", basis="def2-svp", density_fitting=True),
     walkers=8,
     committee=3,
-    budget=psiflow.Budget(labels=70),
+    budget=psiflow.Budget(labels=60),
     walking=psiflow.Walking(segment=psiflow.Segments(steps=1000)),
     training=psiflow.Training(steps=400, warm_steps=300, final_steps=1200),
 )

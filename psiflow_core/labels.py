@@ -7,9 +7,8 @@ comment line, in ASE's way (`key="_JSON …"`), and so does the hash of the whol
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from ase.data import chemical_symbols
 from ase.stress import voigt_6_to_full_3x3_stress
 
 from psiflow_core.components import Spec
-from psiflow_core.errors import StructureError
+from psiflow_core.errors import LabelCorrupt, StructureError
 from psiflow_core.models import write_atomically
 from psiflow_core.structures import (
     MOMENTS,
@@ -36,13 +35,16 @@ from psiflow_core.structures import (
     to_plain,
     with_label,
 )
-from psiflow_core.tasks import label_file, label_key, trustworthy, write_json
+from psiflow_core.tasks import has_label, label_file, label_key, read_label, trustworthy, write_label
 
 HASH = "psiflow_label_hash"
-"""Under this name stands the SHA-256 of the whole record; who has it wrote all of it."""
+"""Under this name stands the SHA-256 of the whole record: psiflow wrote this frame, and nobody has changed it."""
 
 OWN = "psiflow_"
 """How the names begin under which psiflow writes what it knows of a structure."""
+
+DERIVED = ("structure_hash", "label_hash", "reference_digest", "plugin", "info")
+"""What `OWN` names that is no part of a record: it follows from the record, or lies in its structure."""
 
 TAKEN = {"lattice", "properties", "pbc", "origin", "cell_origin", *all_properties}
 """Names in a comment line that mean something to readers."""
@@ -94,16 +96,11 @@ def read_record(file: Path) -> Plain:
     """A label as it lies in a store: structure, reference, seconds.
 
     Raises:
-        StructureError: the file is damaged, or is not what its name says.
+        LabelCorrupt: the file is damaged, or is not what its name says.
     """
-    try:
-        record: Plain = json.loads(file.read_text())
-        key = label_key(Spec.from_plain(record["reference"]), from_plain(record["structure"]))
-        label_of(from_plain(record["structure"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StructureError(f"the label {file} is damaged ({type(error).__name__}: {error}); remove it") from error
-    if key != file.stem:
-        raise StructureError(f"the label {file} is damaged: its content belongs to the name {key[:8]}…; remove it")
+    structure, record = read_label(file)
+    if "reference" not in record or label_key(Spec.from_plain(record["reference"]), structure) != file.stem:
+        raise LabelCorrupt(f"label {file} is damaged: its content belongs to another name")
     return record
 
 
@@ -111,7 +108,8 @@ def export_labels(files: Iterable[Path], target: Path) -> int:
     """Write labels into one file of extended XYZ; returns how many.
 
     Raises:
-        StructureError: a label is damaged, or there is none.
+        LabelCorrupt: a label is damaged.
+        StructureError: there is none.
     """
     frames = [frame(read_record(file)) for file in files]
     if not frames:
@@ -130,7 +128,7 @@ def frame(record: Plain) -> str:
     return "\n".join([str(len(atoms)), " ".join(comment), *rows, ""])
 
 
-def read_labels(file: Path, reference: Spec | None = None) -> list[Plain]:
+def import_labels(file: Path, reference: Spec | None = None) -> list[Plain]:
     """The records of a file: what psiflow exported as it was, the rest as labels of ``reference``.
 
     Raises:
@@ -146,8 +144,8 @@ def put(records: Iterable[Plain], store: Path) -> Moved:
     for record in records:
         spec, structure = Spec.from_plain(record["reference"]), from_plain(record["structure"])
         file = label_file(store, spec, structure)
-        if not file.is_file():
-            write_json(file, record, durable=True)
+        if not has_label(file):  # one that is damaged is none
+            write_label(file, record)
             moved.put += 1
             continue
         difference = _difference(read_record(file), record)
@@ -159,7 +157,7 @@ def put(records: Iterable[Plain], store: Path) -> Moved:
     return moved
 
 
-def merge(files: Iterable[Path], target: Path) -> Moved:
+def merge_labels(files: Iterable[Path], target: Path) -> Moved:
     """Put the labels of other stores into this one; damaged ones are told and left out."""
     damaged: list[str] = []
     moved = put(_sound(files, damaged), target)
@@ -171,7 +169,7 @@ def _sound(files: Iterable[Path], damaged: list[str]) -> Iterator[Plain]:
     for file in files:
         try:
             yield read_record(file)
-        except StructureError as error:
+        except LabelCorrupt as error:
             damaged.append(str(error))
 
 
@@ -181,10 +179,7 @@ def _difference(there: Plain, other: Plain) -> str | None:
         return None
     one, two = label_of(from_plain(there["structure"])), label_of(from_plain(other["structure"]))
     forces = float(np.abs(one.forces - two.forces).max())
-    return (
-        f"two labels; energies {one.energy!r} (there) and {two.energy!r} eV, "
-        f"forces up to {forces:.3g} eV/Å apart"
-    )
+    return f"two labels; energies {one.energy!r} (there) and {two.energy!r} eV, forces up to {forces:.3g} eV/Å apart"
 
 
 def _columns(atoms: Atoms) -> Iterator[tuple[str, str, list[list[str]]]]:
@@ -233,7 +228,7 @@ def _provenance(record: Plain, atoms: Atoms) -> Iterator[str]:
     yield f"{HASH}={sha256(record)}"
     yield f"{OWN}reference_digest={reference.digest}"
     yield f"{OWN}plugin={_quoted(f'{reference.distribution} {reference.version}')}"
-    yield f"{OWN}seconds={float(record['seconds'])!r}"
+    yield f"{OWN}seconds={record['seconds']!r}"
     rest = {name: value for name, value in record.items() if name != "structure"}
     for name, value in {**rest, "info": record["structure"]["info"]}.items():
         if name != "seconds":
@@ -261,34 +256,32 @@ def _record(atoms: Atoms, where: str, reference: Spec | None) -> Plain:
 
 def _restored(atoms: Atoms, where: str) -> Plain:
     """The record that was exported, if it still is what it was."""
-    info, seen = atoms.info, atoms.copy()
-    seen.calc, told = atoms.calc, {}
-    for name, value in info.items():
-        if name.startswith(OWN):
-            told[name.removeprefix(OWN)] = value
+    told = {name.removeprefix(OWN): value for name, value in atoms.info.items() if name.startswith(OWN)}
     try:
-        structure = digest(seen)
-        seen.info = told.pop("info")
-        rest = {name: told[name] for name in told if name not in ("structure_hash", "label_hash", "reference_digest", "plugin")}
-        record = {"structure": to_plain(seen), **rest, "seconds": float(rest["seconds"])}
-        sound = sha256(record) == told["label_hash"] and structure == told["structure_hash"]
-    except (KeyError, TypeError, ValueError, StructureError) as error:
-        raise StructureError(_changed(where, f" ({type(error).__name__}: {error})")) from error
-    if not sound:
-        raise StructureError(_changed(where))
+        seen = digest(atoms)
+        atoms.info = told["info"]
+        rest = {name: value for name, value in told.items() if name not in DERIVED}
+        record = {"structure": to_plain(atoms), **rest, "seconds": np.asarray(told["seconds"]).item()}
+        unchanged = (sha256(record), seen) == (told["label_hash"], told["structure_hash"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise StructureError(_changed(where, f"{type(error).__name__}: {error}")) from error
+    if not unchanged:
+        raise StructureError(_changed(where, "its hash differs"))
     return record
 
 
-def _changed(where: str, why: str = "") -> str:
-    return f"{where}: it is not what psiflow exported: its hash differs{why}. Nothing was imported; leave it out"
+def _changed(where: str, why: str) -> str:
+    return f"{where}: it is not what psiflow exported ({why}), so nothing was imported; leave this structure out"
 
 
 def _foreign(atoms: Atoms, where: str, reference: Spec) -> Plain:
     """A label of others, as one of this reference: whoever imports it says that it is."""
-    info = {name: value for name, value in atoms.info.items() if not name.startswith(OWN)}
-    atoms.info = info
+    atoms.info = {name: value for name, value in atoms.info.items() if not name.startswith(OWN)}
     check([atoms], where)
-    found = label_of(atoms)
+    try:
+        found = label_of(atoms)
+    except StructureError as error:
+        raise StructureError(f"{where}: {error}") from None
     if not trustworthy(found, atoms):
         raise StructureError(f"{where}: its energy, forces or stress are not finite, or not of its shape")
     return {
@@ -297,8 +290,3 @@ def _foreign(atoms: Atoms, where: str, reference: Spec) -> Plain:
         "seconds": 0.0,
         "imported_from": where,
     }
-
-
-def imported(records: Sequence[Plain]) -> int:
-    """How many of these records others computed."""
-    return sum("imported_from" in record for record in records)

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from psiflow_core.cli import labels
 from psiflow_core.components import Kind
 from psiflow_core.errors import PsiflowError
 
@@ -21,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     suggest_commands=True,
 )
+app.add_typer(labels.app)
 
 Folder = Annotated[Path, typer.Argument(help="The campaign's folder.", show_default=False)]
 
@@ -97,6 +99,35 @@ def status(
         standing.watch(folder, stdout())
     else:
         show(standing.picture(folder))
+
+
+@app.command()
+def failures(
+    folder: Folder,
+    reason: Annotated[
+        str | None,
+        typer.Option(metavar="WORD", help="Only failures with this word in their reason.", show_default=False),
+    ] = None,
+) -> None:
+    """List every failure of a campaign, and how to run each failed task alone."""
+    from psiflow_core.cli.failures import listing
+
+    show(listing(folder, reason))
+
+
+@app.command()
+def rerun(
+    folder: Folder,
+    task: Annotated[str, typer.Argument(help="A failed task, as psiflow failures names it.", show_default=False)],
+) -> None:
+    """Run one failed task alone, in this process, and show what comes of it.
+
+    The campaign stays as it is, and may be running. A label that succeeds
+    goes into the label store.
+    """
+    from psiflow_core.cli.failures import rerun as run_again
+
+    raise typer.Exit(0 if run_again(folder, task, show) else 1)
 
 
 @app.command()

@@ -22,9 +22,8 @@ from psiflow_core.learning.campaign import WORK, Failure, State
 from psiflow_core.learning.dispatch import INPUT, PATHS
 from psiflow_core.learning.records import Recorded, read_campaign
 from psiflow_core.plugins import build
-from psiflow_core.store import read_label
 from psiflow_core.structures import Plain, digest, from_plain, label_of
-from psiflow_core.tasks import label_file, perform, read_walker, write_json
+from psiflow_core.tasks import label_file, perform, read_label, read_walker, write_json
 
 SHOWN = 100
 """Characters of a message in the table; `psiflow rerun` shows all of it, and the trace."""
@@ -61,7 +60,9 @@ def listing(folder: Path, reason: str | None = None) -> RenderableType:
     found = [failed for failed in every if reason is None or reason in failed.failure.reason]
     if not found:
         known = sorted({failed.failure.reason for failed in every})
-        return Text(f"No failure has the reason '{reason}'.{did_you_mean(reason or '', known)} Seen: {', '.join(known)}")
+        return Text(
+            f"No failure has the reason '{reason}'.{did_you_mean(reason or '', known)} Seen: {', '.join(known)}"
+        )
     return Group(_table(campaign, found), *_commands(campaign, found))
 
 

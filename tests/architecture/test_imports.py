@@ -44,7 +44,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "learning": WORK | {"context", "journal", "store"},
     "report": LOOP,
     "doctor": LOOP | {"builtin"},
-    "cli": LOOP | {"report", "doctor"},
+    "labels": CONTRACTS | {"models", "tasks"},
+    "cli": LOOP | {"report", "doctor", "labels"},
 }
 """What each room of the core may import, itself apart."""
 

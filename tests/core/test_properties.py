@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import subprocess
 import sys
 import types
@@ -66,18 +65,27 @@ def test_a_journal_gives_back_whatever_was_written_in_whichever_modes(
             for kind, content in events:
                 expected.append(journal.append(kind, content))
             if data.draw(st.booleans()):
-                assert same(list(Journal(path).events()), expected), "a reader does, while the session lasts"
+                assert same(read(path), expected), "a reader does, while the session lasts"
             journal.close()
-        assert same(list(Journal(path).events()), expected)
+        assert same(read(path), expected)
         after = data.draw(st.integers(0, len(expected)))
-        assert same(list(Journal(path).events(after)), expected[after:])
+        assert same(read(path, after), expected[after:])
     assert [event.number for event in expected] == list(range(1, len(expected) + 1))
     assert [(event.kind, event.data) for event in expected] == [event for _, events in written for event in events]
 
 
 def mounted(kind: str) -> Any:
     """Every folder lies on a file system of this kind."""
-    return mock.patch.object(psutil, "disk_partitions", lambda all: [SimpleNamespace(mountpoint="/", fstype=kind)])
+    found = [SimpleNamespace(mountpoint="/", fstype=kind)]
+    return mock.patch.object(psutil, "disk_partitions", return_value=found)
+
+
+def read(path: Path, after: int = 0) -> list[Event]:
+    """What a reader finds who looks and leaves."""
+    reader = Journal(path)
+    found = list(reader.events(after))
+    reader.close()
+    return found
 
 
 def same(one: list[Event], other: list[Event]) -> bool:
@@ -173,10 +181,8 @@ def last_bit(atoms: Atoms, data: st.DataObject) -> None:
 
 
 def last_bit_of_the_cell(atoms: Atoms, data: st.DataObject) -> None:
-    atoms.pbc[data.draw(st.integers(0, 2))] = True
-    cell = atoms.cell.array
-    row = data.draw(st.sampled_from(np.flatnonzero(atoms.pbc).tolist()))
-    nudge(cell[row : row + 1], data)
+    axis = data.draw(st.sampled_from(np.flatnonzero(atoms.pbc).tolist()))
+    nudge(atoms.cell.array[axis : axis + 1], data)
 
 
 def nudge(array: Any, data: st.DataObject) -> None:
@@ -187,18 +193,6 @@ def nudge(array: Any, data: st.DataObject) -> None:
 
 def other_species(atoms: Atoms, data: st.DataObject) -> None:
     atoms.numbers[data.draw(st.integers(0, len(atoms) - 1))] += data.draw(st.integers(1, 20))
-
-
-def other_order(atoms: Atoms, data: st.DataObject) -> None:
-    """Two atoms that are not the same change places."""
-    atoms.append("H")
-    atoms.positions[-1] = atoms.positions[0] + 1.0
-    order = list(range(len(atoms)))
-    swap = data.draw(st.integers(0, len(atoms) - 2))
-    atoms.positions[-1] += atoms.positions[swap] == atoms.positions[-1]
-    order[swap], order[-1] = order[-1], order[swap]
-    for name, array in atoms.arrays.items():
-        atoms.arrays[name] = array[order]
 
 
 def other_charge(atoms: Atoms, data: st.DataObject) -> None:
@@ -228,7 +222,6 @@ RELEVANT: dict[str, Change] = {
     "every last bit of the positions": last_bit,
     "every last bit of the periodic cell": last_bit_of_the_cell,
     "the species": other_species,
-    "the order": other_order,
     "the charge": other_charge,
     "the spin": other_spin,
     "the periodicity": other_periodicity,
@@ -241,17 +234,21 @@ RELEVANT: dict[str, Change] = {
 @pytest.mark.parametrize("what", RELEVANT)
 @given(structures(), st.data())
 def test_the_structure_hash_depends_on(what: str, atoms: Atoms, data: st.DataObject) -> None:
-    other = atoms.copy()
     if what == "every last bit of the periodic cell":
-        atoms.pbc = other.pbc = True
-    if what == "the order":
-        atoms.append("H")
-        atoms.positions[-1] = other_place(atoms)
-        other = swapped(atoms, data.draw(st.integers(0, len(atoms) - 2)))
-    else:
-        RELEVANT[what](other, data)
+        atoms.pbc[data.draw(st.integers(0, 2))] = True
+    other = atoms.copy()
+    RELEVANT[what](other, data)
     assert digest(other) != digest(atoms)
     assert digest(through_json(other)) == digest(other)
+
+
+@settings(deadline=None, max_examples=50)
+@given(structures(), st.data())
+def test_the_structure_hash_depends_on_the_order_of_atoms_that_differ(atoms: Atoms, data: st.DataObject) -> None:
+    other = atoms[data.draw(st.permutations(range(len(atoms))))]
+    columns = ["numbers", "positions", *(["initial_magmoms"] if magnetic(atoms) is not None else [])]
+    alike = all(np.array_equal(atoms.arrays[name], other.arrays[name]) for name in columns)
+    assert (digest(other) == digest(atoms)) == alike
 
 
 def magnetic(atoms: Atoms) -> Any:
@@ -261,3 +258,120 @@ def magnetic(atoms: Atoms) -> Any:
 
 def through_json(atoms: Atoms) -> Atoms:
     return from_plain(json.loads(json.dumps(to_plain(atoms))))
+
+
+# Options and specs -----------------------------------------------------------------------------------------
+
+GIVEN: dict[tuple[str, str], dict[str, st.SearchStrategy[Any]]] = {
+    ("reference", "ase"): {"calculator": st.sampled_from(["emt", "lj", "package.module:Class"])},
+    ("sampler", "openmm"): {"temperature": st.floats(1.0, 5000.0)},
+    ("potential", "mace"): {"foundation_model": st.none(), "foundation_digest": st.none()},  # it would be a file
+}
+"""Options of which the type does not say enough; they are always given."""
+
+COMPONENTS = registry().all()
+
+
+def values(annotation: Any, rules: tuple[Any, ...] = ()) -> st.SearchStrategy[Any]:
+    """What a type allows, within the bounds that are annotated."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return values(parts[0], (*rules, *parts[1:]))
+    if origin in (Union, types.UnionType):
+        return st.one_of(*(values(part, () if part is types.NoneType else rules) for part in parts))
+    if origin is Literal:
+        return st.sampled_from(parts)
+    if origin is dict:
+        return st.dictionaries(text, anything.filter(finite), max_size=3)
+    bounded = st.from_type(Annotated[(annotation, *rules)] if rules else annotation)  # type: ignore[arg-type]
+    return bounded.filter(finite)
+
+
+def finite(value: Any) -> bool:
+    """Whether strict JSON can say it."""
+    try:
+        json.dumps(value, allow_nan=False).encode()
+    except ValueError:
+        return False
+    return True
+
+
+@st.composite
+def options(draw: st.DrawFn, component: Registered) -> Plain:
+    """Valid options of a component: drawn one by one, those that the others do not allow left out."""
+    known = component.component.model_fields
+    special = GIVEN.get((component.component.kind, component.component.name), {})
+    found = {name: draw(strategy) for name, strategy in special.items()}
+    for name in draw(st.permutations(sorted(set(known) - set(found)))):
+        value = draw(values(known[name].annotation, tuple(known[name].metadata)))
+        if draw(st.booleans()) and valid(component, {**found, name: value}):
+            found[name] = value
+    return found
+
+
+def valid(component: Registered, given: Plain) -> bool:
+    try:
+        component.spec(given)
+    except OptionError:
+        return False
+    return True
+
+
+each_component = pytest.mark.parametrize(
+    "component", COMPONENTS, ids=lambda it: f"{it.component.kind}-{it.component.name}"
+)
+
+
+@each_component
+@settings(deadline=None, max_examples=15)
+@given(st.data())
+def test_a_spec_survives_json_and_the_way_to_a_worker(component: Registered, data: st.DataObject) -> None:
+    spec = component.spec(data.draw(options(component)))
+    again = Spec.from_plain(json.loads(json.dumps(spec.to_plain(), allow_nan=False)))
+    assert again == spec
+    assert again.digest == spec.digest
+    assert build(again) == build(spec)
+    assert component.spec(build(again).options()) == spec, "options are what they were after they have been checked"
+
+
+@each_component
+@settings(deadline=None, max_examples=15)
+@given(st.data())
+def test_a_spec_is_known_by_what_its_options_are_and_not_by_their_order(
+    component: Registered, data: st.DataObject
+) -> None:
+    given = data.draw(options(component))
+    spec = component.spec(given)
+    shuffled = {name: given[name] for name in data.draw(st.permutations(list(given)))}
+    assert component.spec(shuffled) == spec
+    assert component.spec(shuffled).digest == spec.digest
+    written_out = {name: spec.options[name] for name in data.draw(st.permutations(list(spec.options)))}
+    assert component.spec(written_out).digest == spec.digest, "defaults that are written out change nothing"
+    other = component.spec(data.draw(options(component)))
+    assert (other.digest == spec.digest) == (other.options == spec.options)
+
+
+DIGESTS = """
+import json, sys
+from psiflow_core.plugins import registry
+for kind, name, options in json.load(sys.stdin):
+    print(registry().find(kind, name).spec(options).digest)
+"""
+
+
+def test_a_spec_has_the_same_hash_in_another_process() -> None:
+    drawn: list[tuple[str, str, Plain]] = []
+    here: list[str] = []
+
+    @settings(deadline=None, max_examples=40, database=None)
+    @given(st.data())
+    def draw(data: st.DataObject) -> None:
+        component = data.draw(st.sampled_from(COMPONENTS))
+        given = data.draw(options(component))
+        drawn.append((component.component.kind, component.component.name, given))
+        here.append(component.spec(given).digest)
+
+    draw()
+    command = [sys.executable, "-c", DIGESTS]
+    told = subprocess.run(command, input=json.dumps(drawn), capture_output=True, text=True, check=True)
+    assert told.stdout.split() == here

@@ -98,13 +98,15 @@ class Campaign:
         self.unwritten: set[tuple[int, float, str]] = set()
         """Computations that had ended, but were not on disk when their process was killed."""
         self.driver: subprocess.Popen[bytes] | None = None
-        self.processes: list[psutil.Process] = []
+        self.hit = False
+        """Whether something was killed under the driver that runs."""
         folder.mkdir(parents=True)
 
     def start(self) -> None:
         """Start a driver. What it says goes to a file."""
         command = [sys.executable, __file__, "--run", str(self.folder), "--seed", str(self.seed)]
         environment = {**os.environ, MARK: self.mark, "OMP_NUM_THREADS": "1"}
+        self.hit = False
         with (self.folder / "said").open("ab") as said:
             self.driver = subprocess.Popen(command, env=environment, stdout=said, stderr=said)
 
@@ -145,6 +147,7 @@ class Campaign:
         victim = random.choice(found)
         with_it = self.alive() if what == "driver" else []
         victim.kill()
+        self.hit = True
         if what == "driver":
             assert self.driver is not None
             self.driver.wait()
@@ -160,16 +163,16 @@ class Campaign:
             return
         for process in self.alive():
             words = _words(process)
-            if "psiflow_core.guard" in words:
-                continue
             if what == "interchange" and "HTEX interchange" in words:
                 yield process
-            if "process_worker_pool" in words:
-                yield from [process] if what == "manager" else _workers(process) if what == "worker" else []
+            if "process_worker_pool" in words and "psiflow_core.guard" not in words:
+                yield from {"manager": [process], "worker": _workers(process)}.get(what, [])
 
     def alive(self) -> list[psutil.Process]:
         """Every process that this campaign has started and that still runs."""
-        return [process for process in psutil.process_iter() if _mark(process) == self.mark]
+        marked = [process for process in psutil.process_iter() if _mark(process) == self.mark]
+        children = [child for process in marked for child in _children(process)]  # some have overwritten their mark
+        return list({process.pid: process for process in [*marked, *children]}.values())
 
     def wait_for_end_of(self, processes: list[psutil.Process]) -> None:
         deadline = time.monotonic() + LEAVE
@@ -179,17 +182,19 @@ class Campaign:
             assert time.monotonic() < deadline, f"left behind: {left}"
             time.sleep(0.05)
 
-    def goes_on(self) -> bool:
-        """Whether a driver that ended has to be started again: kills made the campaign give up.
+    def gave_up(self) -> bool:
+        """Whether a driver that ended has to be started again, because of what was killed around it.
 
         Raises:
-            AssertionError: it ended in any other way than it should.
+            AssertionError: it ended in an error although nothing had been killed.
         """
         assert self.driver is not None
         if self.driver.returncode == 0:
             return False
         said = (self.folder / "said").read_text()
-        assert "the campaign gave up" in said.splitlines()[-1], f"the driver failed:\n{said[-4000:]}"
+        assert self.hit, f"the driver failed although nothing was killed:\n{said[-4000:]}"
+        assert "psiflow_core.errors." in said.splitlines()[-1], f"the driver failed:\n{said[-4000:]}"
+        print(f"a driver gave up: {said.splitlines()[-1]}", flush=True)
         return True
 
     def audit(self) -> Counter[str]:
@@ -215,12 +220,16 @@ class Campaign:
         labelled = {candidate.structure for candidate in state.candidates if candidate.status == "labelled"}
         assert len(labelled) == LABELS + TESTS + ATOMS
         atoms = {candidate.structure for candidate in state.of("atom")}
-        return self.fates(labelled & self.stored() & ({atoms.info["psiflow_structure_hash"] for atoms in dataset} | atoms))
+        return self.fates(
+            labelled & self.stored() & ({atoms.info["psiflow_structure_hash"] for atoms in dataset} | atoms)
+        )
 
     def fates(self, used: set[str]) -> Counter[str]:
         """Labels by what became of them, given those that the campaign has in all places."""
         lines = self.computations()
-        begun, finished = (Counter(x["structure"] for x in lines if x["what"] == what) for what in ("begun", "finished"))
+        begun, finished = (
+            Counter(x["structure"] for x in lines if x["what"] == what) for what in ("begun", "finished")
+        )
         unwritten = Counter(structure for _, _, structure in self.unwritten)
         written = finished - unwritten
         return Counter(
@@ -237,7 +246,7 @@ class Campaign:
 
 def _workers(manager: psutil.Process) -> list[psutil.Process]:
     """A manager's workers; the first process that it starts is none, but keeps its books."""
-    started = [process for process in manager.children() if "spawn_main" in _words(process)]
+    started = [process for process in _children(manager) if "spawn_main" in _words(process)]
     return sorted(started, key=lambda process: process.create_time())[1:]
 
 
@@ -263,6 +272,13 @@ def _mark(process: psutil.Process) -> str | None:
         return process.environ().get(MARK) if process.status() != psutil.STATUS_ZOMBIE else None
     except psutil.Error:
         return None
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return [child for child in process.children() if _runs(child)]
+    except psutil.Error:
+        return []
 
 
 def _runs(process: psutil.Process) -> bool:
@@ -300,15 +316,17 @@ def under_fire(campaign: Campaign, ammunition: list[str], given: Counter[str], r
     while ammunition:
         what = ammunition[-1]
         if campaign.ended(random.uniform(*PAUSE[what])):
-            if not campaign.goes_on():
+            if not campaign.gave_up():
                 return
+            given["driver that gave up"] += 1
             campaign.start()
         elif campaign.kill(what, random):
             given[ammunition.pop()] += 1
     while True:
         assert campaign.ended(PATIENCE), f"the campaign in {campaign.folder} does not end"
-        if not campaign.goes_on():
+        if not campaign.gave_up():
             return
+        given["driver that gave up"] += 1
         campaign.start()
 
 
@@ -328,9 +346,10 @@ def main() -> int:
     well = not fates["lost"] and not fates["twice"]
     if well and options.folder is None:
         shutil.rmtree(folder)
-    hit = ", ".join(f"{what} {given[what]}" for what in ("driver", "worker", "manager", "interchange"))
+    kinds = {what: given[what] for what in PAUSE}
     print(
-        f"kills: {given.total()} ({hit}) in {campaigns} campaigns; labels computed: {fates['computed']}, "
+        f"kills: {sum(kinds.values())} ({', '.join(f'{what} {times}' for what, times in kinds.items())}) in {campaigns} "
+        f"campaigns; drivers that gave up: {given['driver that gave up']}; labels computed: {fates['computed']}, "
         f"used: {fates['used']}, lost: {fates['lost']}, computed twice: {fates['twice']}; in flight on a killed "
         f"process: {fates['in flight']} (of them computed but not yet on disk: {fates['unwritten']})"
     )
