@@ -9,7 +9,7 @@ PROJECTS := pyproject.toml constraints.txt $(addsuffix /pyproject.toml,$(PLUGINS
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint benchmarks clean
+.PHONY: demo test lint benchmarks simulate chaos clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/acetaldehyde.py
@@ -22,11 +22,23 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Tens of thousands of simulated campaigns: minutes. make simulate CAMPAIGNS=100000
+CAMPAIGNS ?= 20000
+simulate: $(VENV)/.test
+	PSIFLOW_CAMPAIGNS=$(CAMPAIGNS) $(BIN)/python -m pytest -q --timeout 0 tests/core/test_simulation.py
+
+# Small real campaigns whose processes are killed at random; the last line tells what that cost. About 10 s a kill.
+KILLS ?= 100
+SEED ?= 0
+chaos: $(VENV)/.test
+	$(BIN)/python tests/end_to_end/chaos.py --kills $(KILLS) --seed $(SEED)
+
 # What things cost, and against what: each compares two ways side by side, in one run.
 benchmarks: $(VENV)/.test
 	$(BIN)/python benchmarks/openmm_step.py
 	$(BIN)/python benchmarks/batched_walkers.py
 	$(BIN)/python benchmarks/task_overhead.py
+	PYTHONPATH=benchmarks $(BIN)/python benchmarks/durability.py
 	PYTHONPATH=benchmarks $(BIN)/python benchmarks/schedules.py
 
 clean:

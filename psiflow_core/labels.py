@@ -7,6 +7,7 @@ comment line, in ASE's way (`key="_JSON …"`), and so does the hash of the whol
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from ase.data import chemical_symbols
 from ase.stress import voigt_6_to_full_3x3_stress
 
 from psiflow_core.components import Spec
-from psiflow_core.errors import LabelCorrupt, StructureError
+from psiflow_core.errors import CampaignError, LabelCorrupt, StructureError
 from psiflow_core.models import write_atomically
 from psiflow_core.structures import (
     MOMENTS,
@@ -40,6 +41,8 @@ from psiflow_core.tasks import has_label, label_file, label_key, read_label, tru
 HASH = "psiflow_label_hash"
 """Under this name stands the SHA-256 of the whole record: psiflow wrote this frame, and nobody has changed it."""
 
+SUFFIXES = (".xyz", ".extxyz")
+
 OWN = "psiflow_"
 """How the names begin under which psiflow writes what it knows of a structure."""
 
@@ -55,7 +58,7 @@ NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 @dataclass
 class Moved:
-    """What became of labels that were to be put into a store."""
+    """What became of labels that were to be put somewhere."""
 
     put: int = 0
     there: int = 0
@@ -104,18 +107,23 @@ def read_record(file: Path) -> Plain:
     return record
 
 
-def export_labels(files: Iterable[Path], target: Path) -> int:
-    """Write labels into one file of extended XYZ; returns how many.
+def export_labels(files: Iterable[Path], target: Path) -> Moved:
+    """Write labels into one file of extended XYZ; damaged ones are told and left out.
 
     Raises:
-        LabelCorrupt: a label is damaged.
-        StructureError: there is none.
+        StructureError: there is none, or the file's name is not one of extended XYZ.
+        CampaignError: the file cannot be written.
     """
-    frames = [frame(read_record(file)) for file in files]
+    if target.suffix not in SUFFIXES:
+        raise StructureError(f"{target} should end in {' or '.join(SUFFIXES)}: readers know the format by it")
+    moved = Moved()
+    frames = [frame(record) for record in _sound(files, moved.problems)]
     if not frames:
-        raise StructureError("there is no label to export")
-    write_atomically(target, "".join(frames).encode())
-    return len(frames)
+        raise StructureError("; ".join(["there is no label to export", *moved.problems]))
+    with _open(target):
+        write_atomically(target, "".join(frames).encode())
+    moved.put = len(frames)
+    return moved
 
 
 def frame(record: Plain) -> str:
@@ -135,17 +143,26 @@ def import_labels(file: Path, reference: Spec | None = None) -> list[Plain]:
         StructureError: the file cannot be read; a frame that psiflow wrote has been changed; one of others has
             no label, or is unsound, or has come without a reference.
     """
-    return [_record(atoms, f"{file}, structure {number}", reference) for number, atoms in enumerate(read(file))]
+    return [
+        _record(atoms, f"{file.absolute()}, structure {number}", reference) for number, atoms in enumerate(read(file))
+    ]
 
 
 def put(records: Iterable[Plain], store: Path) -> Moved:
-    """Put labels into a store; one that is there already is never changed."""
+    """Put labels into a store; one that is there already is never changed.
+
+    Raises:
+        CampaignError: the store cannot be written.
+    """
     moved = Moved()
     for record in records:
         spec, structure = Spec.from_plain(record["reference"]), from_plain(record["structure"])
         file = label_file(store, spec, structure)
-        if not has_label(file):  # one that is damaged is none
-            write_label(file, record)
+        with _open(store):
+            there = has_label(file)  # one that is damaged is none
+            if not there:
+                write_label(file, record)
+        if not there:
             moved.put += 1
             continue
         difference = _difference(read_record(file), record)
@@ -165,12 +182,23 @@ def merge_labels(files: Iterable[Path], target: Path) -> Moved:
     return moved
 
 
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CampaignError(f"cannot use {path}: {error.strerror}; what was written before stays") from error
+
+
 def _sound(files: Iterable[Path], damaged: list[str]) -> Iterator[Plain]:
     for file in files:
         try:
-            yield read_record(file)
+            with _open(file):
+                record = read_record(file)
         except LabelCorrupt as error:
             damaged.append(str(error))
+        else:
+            yield record
 
 
 def _difference(there: Plain, other: Plain) -> str | None:

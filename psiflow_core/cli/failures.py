@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from psiflow_core.components import Executor, Spec
-from psiflow_core.errors import CampaignError, did_you_mean
+from psiflow_core.errors import CampaignError, ModelCorrupt, did_you_mean
 from psiflow_core.learning.campaign import WORK, Failure, State
 from psiflow_core.learning.dispatch import INPUT, PATHS
 from psiflow_core.learning.records import Recorded, read_campaign
@@ -28,8 +28,8 @@ from psiflow_core.tasks import label_file, perform, read_label, read_walker, wri
 SHOWN = 100
 """Characters of a message in the table; `psiflow rerun` shows all of it, and the trace."""
 
-SPECS = ("potential", "sampler", "reference")
-"""What in a task's input no path is looked for in: it would be another task."""
+VERBATIM = ("potential", "sampler", "reference", "structure")
+"""Parts of a task's input that hold no path of the campaign's: changed, they would be another task's."""
 
 
 @dataclass(frozen=True)
@@ -96,14 +96,24 @@ def rerun(folder: Path, task: str, show: Callable[[str], None]) -> bool:
     campaign = read_campaign(folder)
     failed = _find(campaign, task)
     kept = _read_input(failed)
-    own = cast(Path, failed.folder) / f"rerun-{uuid.uuid4().hex[:8]}"
-    own.mkdir()
+    own = _own_folder(cast(Path, failed.folder))
     show(f"{task} ({_subject(campaign, failed)}) runs in this process; its files: {own}")
     given = _apart(_rebased(kept["input"], kept["campaign"], campaign.store.folder), own, kept, campaign)
     outcome = perform(kept["kind"], given | {"resources": _resources(campaign.state, kept["kind"])})
     lines = list(_told(outcome, given, campaign.state, failed))
     show("\n".join(lines))
     return not _traces(outcome)
+
+
+def _own_folder(folder: Path) -> Path:
+    own = folder / f"rerun-{uuid.uuid4().hex[:8]}"
+    try:
+        own.mkdir()
+    except OSError as error:
+        raise CampaignError(
+            f"cannot write into {folder}: {error.strerror}; copy the campaign, and run the task in the copy"
+        ) from error
+    return own
 
 
 def _folder(campaign: Recorded, place: Plain) -> Path | None:
@@ -143,8 +153,7 @@ def _subject(campaign: Recorded, failed: Failed) -> str:
     about = failed.about
     if "candidate" in about:
         key = campaign.state.candidates[about["candidate"]].structure
-        formula = from_plain(campaign.store.structure(key)["structure"]).get_chemical_formula()
-        return f"candidate {about['candidate']}: {formula} {key[:8]}"
+        return f"candidate {about['candidate']}: {_formula(campaign, key)} {key[:8]}"
     if failed.walker is not None:
         return f"walker {failed.walker}{_beginning(campaign, failed)}"
     walkers = [f"walkers {', '.join(map(str, about['walkers']))}"] if "walkers" in about else []
@@ -152,16 +161,22 @@ def _subject(campaign: Recorded, failed: Failed) -> str:
     return ", ".join([*walkers, f"generation {about['generation']}", *member])
 
 
+def _formula(campaign: Recorded, key: str) -> str:
+    try:
+        return str(from_plain(campaign.store.structure(key)["structure"]).get_chemical_formula())
+    except (OSError, ValueError, KeyError):  # a list of what went wrong is read also where a disk has lost something
+        return "(structure lost)"
+
+
 def _beginning(campaign: Recorded, failed: Failed) -> str:
     """The structure that a walker's segment began at, as far as it is still there."""
-    if failed.folder is None or not (failed.folder / INPUT).is_file():
+    try:
+        kept = _read_input(failed)
+        walkers = _rebased(kept["input"], kept["campaign"], campaign.store.folder)["walkers"]
+        (plain,) = (one for one in walkers if one["walker"] == failed.walker)
+        structure = read_walker(plain).structure
+    except (CampaignError, ModelCorrupt):
         return ""
-    kept = _read_input(failed)
-    walkers = _rebased(kept["input"], kept["campaign"], campaign.store.folder)["walkers"]
-    (plain,) = (one for one in walkers if one["walker"] == failed.walker)
-    if "file" in plain and not Path(plain["file"]).is_file():
-        return ""
-    structure = read_walker(plain).structure
     return f": {structure.get_chemical_formula()} {digest(structure)[:8]}"
 
 
@@ -184,22 +199,26 @@ def _read_input(failed: Failed) -> Plain:
             f"{failed.failure.task} cannot be run again: its input was not kept in {file or 'its folder'}{why}; "
             "run the campaign again, which makes a new one"
         )
-    kept: Plain = json.loads(file.read_text())
-    return kept
+    return _loaded(file)
+
+
+def _loaded(file: Path) -> Plain:
+    try:
+        content: Plain = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise CampaignError(f"the task cannot be run again: {file} cannot be read ({error})") from error
+    return content
 
 
 def _rebased(content: Any, before: str, now: Path) -> Any:
     """A task's input after its campaign's folder was moved."""
-    if isinstance(content, dict):
-        return {
-            name: _moved(value, before, now)
-            if name in PATHS
-            else value
-            if name in SPECS
-            else _rebased(value, before, now)
-            for name, value in content.items()
-        }
-    return [_rebased(value, before, now) for value in content] if isinstance(content, list) else content
+    if isinstance(content, list):
+        return [_rebased(value, before, now) for value in content]
+    if not isinstance(content, dict):
+        return content
+    paths = {name: _moved(content[name], before, now) for name in PATHS & content.keys()}
+    inside = content.keys() - PATHS - set(VERBATIM)
+    return content | paths | {name: _rebased(content[name], before, now) for name in inside}
 
 
 def _moved(path: str, before: str, now: Path) -> str:
@@ -214,7 +233,7 @@ def _apart(given: Plain, own: Path, kept: Plain, campaign: Recorded) -> Plain:
     if kept["kind"] == "sample":
         changed["candidates"] = str(own / "structures")
     if "manifest" in given:
-        manifest = json.loads(Path(given["manifest"]).read_text())
+        manifest = _loaded(Path(given["manifest"]))
         lists = {name: value for name, value in manifest.items() if isinstance(value, list)}
         now = campaign.store.folder
         files = {name: [_moved(file, kept["campaign"], now) for file in value] for name, value in lists.items()}

@@ -38,10 +38,12 @@ def export(
     from psiflow_core.labels import export_labels
 
     files, given = _labels_in(folder)
-    count = export_labels(files, file)
-    show(f"{_labels(count)} in {file}")
+    moved = export_labels(files, file)
+    _problems(moved)
+    show(f"{_labels(moved.put)} in {file}")
     if given:
         show(f"{_labels(given)} left out: they came as data, and no reference is known; dataset.xyz has them")
+    raise typer.Exit(1 if moved.problems else 0)
 
 
 @app.command(name="import")
@@ -130,13 +132,19 @@ def _option(text: str) -> tuple[str, Any]:
 def _tell(moved: Moved, store: Path) -> None:
     from psiflow_core.cli import show
 
+    _problems(moved)
+    there = f"; {_labels(moved.there)} {'was' if moved.there == 1 else 'were'} there already" if moved.there else ""
+    show(f"{_labels(moved.put)} put into {store}{there}")
+    raise typer.Exit(1 if moved.problems else 0)
+
+
+def _problems(moved: Moved) -> None:
+    from psiflow_core.cli import show
+
     for problem in moved.problems:
         show(problem)
-    there = f"; {_labels(moved.there)} {'was' if moved.there == 1 else 'were'} there already" if moved.there else ""
-    left = f"; {_labels(len(moved.problems))} left alone, see above" if moved.problems else ""
-    show(f"{_labels(moved.put)} put into {store}{there}{left}")
     if moved.problems:
-        raise typer.Exit(1)
+        show(f"{_labels(len(moved.problems))} left alone: see above")
 
 
 def _labels(count: int) -> str:

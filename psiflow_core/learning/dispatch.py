@@ -29,6 +29,9 @@ from psiflow_core.tasks import has_label, label_file, read_label, write_json
 PATHS = {"file", "path", "folder", "labels", "manifest", "weights", "candidates"}
 """Names under which paths stand in a task's input."""
 
+SPECS = {"potential", "sampler", "reference"}
+"""Names under which specs stand there: whatever their options are called, they count."""
+
 INPUT = "task.json"
 """The file in a failed task's folder that holds its input: `psiflow rerun` reads it."""
 
@@ -293,5 +296,6 @@ def evaluated(candidate: Candidate) -> bool:
 
 def _without_paths(content: Any) -> Any:
     if isinstance(content, dict):
-        return {key: _without_paths(value) for key, value in content.items() if key not in PATHS}
+        kept = {key: value for key, value in content.items() if key not in PATHS}
+        return {key: value if key in SPECS else _without_paths(value) for key, value in kept.items()}
     return [_without_paths(value) for value in content] if isinstance(content, list) else content

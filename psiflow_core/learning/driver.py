@@ -4,39 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import socket
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
-from ase import Atoms
-
-from psiflow_core.components import Spec
-from psiflow_core.context import Context, Outcome, Work
-from psiflow_core.errors import CampaignError, EngineMissing, OptionError, PsiflowError, StructureError
+from psiflow_core.context import Context
+from psiflow_core.errors import CampaignError
 from psiflow_core.journal import Journal
 from psiflow_core.learning.campaign import State
-from psiflow_core.learning.damage import damage, unreadable
-from psiflow_core.learning.dispatch import Dispatch, Order
-from psiflow_core.learning.ending import conclusion, exhausted, still_closing
-from psiflow_core.learning.events import apply, fold
-from psiflow_core.learning.planning import plan
 from psiflow_core.learning.progress import Progress
-from psiflow_core.learning.records import Campaign, refuse_other
+from psiflow_core.learning.records import Campaign
 from psiflow_core.learning.results import results_are_written, write_results
-from psiflow_core.learning.settings import Settings
-from psiflow_core.models import ModelFile, TrainedPotential
-from psiflow_core.sampling import batch_size
+from psiflow_core.learning.session import Session, no_disk
 from psiflow_core.store import Store
-from psiflow_core.structures import Plain, digest, isolated_atom, to_plain, with_label
-from psiflow_core.structures import label_of as label_in
-from psiflow_core.tasks import NO_DISK, has_label, read_label, write_label
-
-CHECK_PATIENCE = 600.0
-"""How long workers may take to start and to answer a check: a batch system may let them wait. [s]"""
+from psiflow_core.tasks import NO_DISK
 
 
 class Driver:
@@ -76,14 +60,14 @@ class Driver:
         except OSError as error:
             if error.errno not in NO_DISK:
                 raise
-            raise _no_disk(self._store.folder, str(error)) from error
+            raise no_disk(self._store.folder, str(error)) from error
         finally:
             context.abandon()
             journal.close()
             self._store.release()
 
     def _run(self, context: Context, journal: Journal) -> State:
-        session = _Session(self._campaign, self._store, journal, context)
+        session = Session(self._campaign, self._store, journal, context)
         state = session.state
         if state.finished is None:
             with self._progress.showing(state, session.settings, self._store.folder) as show:
@@ -102,245 +86,13 @@ class Driver:
             raise CampaignError(f"the campaign gave up: {state.message}. See psiflow status {self._store.folder}")
         return state
 
-    def _wind_down(self, session: _Session, show: Callable[[str], None]) -> None:
+    def _wind_down(self, session: Session, show: Callable[[str], None]) -> None:
         """Wait a while for what is about to finish, write it down, and leave."""
         deadline = time.monotonic() + self._grace
         while session.state.running and time.monotonic() < deadline:
             show(f"stopping: up to {self._grace:.0f} s for what is about to finish; once more stops at once")
             session.write_down()
         raise KeyboardInterrupt
-
-
-class _Session:
-    """One driver's work on a campaign, between opening the journal and closing it."""
-
-    def __init__(self, campaign: Campaign, store: Store, journal: Journal, context: Context) -> None:
-        self._campaign = campaign
-        self._store = store
-        self._journal = journal
-        self._context = context
-        self.settings = self._resolved(campaign)
-        components = campaign.components
-        self.dispatch = Dispatch(
-            components["potential"],
-            components["sampler"],
-            components["reference"],
-            self.settings,
-            store,
-            campaign.start,
-        )
-        self._orders: dict[str, Order] = {}
-        self._held: list[Outcome] = []
-        self.state = self._opened()
-
-    def check(self) -> None:
-        """Ask a worker of each kind whether its component works there with these structures."""
-        atoms = [isolated_atom(symbol) for symbol in self._campaign.species]
-        given = [to_plain(structure) for structure in (*self._campaign.start, *self._campaign.test)]
-        pools: dict[str, Work] = {"reference": "label", "sampler": "sample", "potential": "train"}
-        for kind, work in pools.items():
-            structures = given + [to_plain(atom) for atom in atoms] if kind == "reference" else given
-            task = {"spec": self._campaign.components[kind].to_plain(), "structures": structures}
-            _raise_failed_check(self._context.run(work, "check", task, CHECK_PATIENCE))
-
-    def propose(self) -> None:
-        """Write down what is known before the first task: atoms, structures, and a given model."""
-        first = self._first_candidates()  # in every session: what is lost of their files comes back
-        if not self.state.candidates:
-            self._append("proposed", {"candidates": first})
-        if self._journal.damaged is not None:
-            self._append("proposed", {"candidates": self._recovered()})
-        lost = unreadable(self.state, self._store)
-        if lost:
-            nothing: Plain = {"labels": [], "models": [], "walkers": [], "evaluation": False, "files": []}
-            self._append("damaged", nothing | {"structures": lost})
-        model = self._campaign.model
-        if model is not None and not self.state.generations:
-            kept = TrainedPotential.load(model.save(self._store.models / "given"))
-            self._append("adopted", {"members": [self._adopted(member) for member in kept.members]})
-
-    def _first_candidates(self) -> list[Plain]:
-        campaign, learning = self._campaign, self.settings
-        first = learning.bootstrap.make(campaign.start, learning.seed) if campaign.bootstraps else []
-        proposals = self._proposals("atom", [isolated_atom(symbol) for symbol in campaign.species])
-        proposals += self._given(campaign.data)
-        proposals += self._proposals("bootstrap", first)
-        return proposals + self._proposals("test", campaign.test)
-
-    def events(self) -> Iterator[None]:
-        """Start, wait, write down; yields after every change, and ends with the campaign."""
-        for task in list(self.state.running.values()):
-            self._submit(self.dispatch.order(task, self.state))
-        while self.state.finished is None:
-            with self._journal.together():
-                self._start_planned()
-                self._conclude()
-            yield
-            self.write_down()
-
-    def write_down(self) -> None:
-        """What has ended since, after waiting for it a moment."""
-        outcomes = self._next_outcomes()
-        with self._journal.together():
-            for outcome in outcomes:
-                order = self._orders.pop(outcome.key)
-                self._append(*self.dispatch.event(order, self._settled(order, outcome), self.state))
-
-    def _settled(self, order: Order, outcome: Outcome) -> Outcome:
-        """What a task came to: a worker may have been lost after it had finished.
-
-        Raises:
-            CampaignError: the disk is full.
-        """
-        if outcome.failure is None:
-            return outcome
-        if outcome.failure["reason"] == "disk":
-            raise _no_disk(self._store.folder, outcome.failure["message"])
-        return self.dispatch.known(order) or outcome
-
-    def _start_planned(self) -> None:
-        capacity = self._context.capacity
-        while True:
-            reason = exhausted(self.state, self.settings)
-            if reason and self.state.closing is None:
-                self._append("closing", {"reason": reason})
-            tasks = plan(self.state, self.settings, capacity.pool_of, capacity.slots)
-            if not tasks:
-                return
-            for task in tasks:
-                self._append("started", {"task": task.id, "kind": task.kind, "about": task.about})
-                self._submit(self.dispatch.order(task, self.state))
-
-    def _submit(self, order: Order) -> None:
-        """Send a task, unless its outcome is there already."""
-        self._orders[order.task.id] = order
-        known = self.dispatch.known(order)
-        if known is not None:
-            self._held.append(known)
-        else:
-            self._context.submit(order.task.id, order.work, order.task.kind, order.input)
-
-    def _next_outcomes(self) -> list[Outcome]:
-        """What has ended. Sequentially, a phase is written down at its end, in the order of its tasks."""
-        if self._held and self.settings.schedule == "concurrent":
-            held, self._held = self._held, []
-            return held
-        if len(self._held) < len(self.state.running):
-            ended = list(self._context.completed())
-            if self.settings.schedule == "concurrent":
-                return ended
-            self._held += ended
-        if len(self._held) < len(self.state.running):
-            return []
-        held, self._held = self._held, []
-        return sorted(held, key=lambda outcome: outcome.key)
-
-    def _conclude(self) -> None:
-        end = conclusion(self.state, self.settings)
-        if end is not None:
-            self._append("finished", {"reason": end[0], "message": end[1]})
-        elif not self.state.running:
-            raise CampaignError(
-                "nothing is left to do, and yet the campaign has not ended: this is a defect of psiflow; "
-                f"please report it with {self._store.journal_file}"
-            )
-
-    def _append(self, kind: str, data: Plain) -> None:
-        apply(self.state, self._journal.append(kind, data), self.settings)
-
-    def _opened(self) -> State:
-        """The state that the journal gives, and this session written into it."""
-        events = list(self._journal.events())
-        configuration = self._campaign.configuration()
-        if any(event.kind != "opened" for event in events):  # one that a check refused has not begun
-            opened = [event for event in events if event.kind == "opened"]
-            refuse_other(opened[-1].data["configuration"], configuration, self._store.folder)
-        state = fold(events, self.settings)
-        lost = damage(state, self._store)
-        data = {
-            "configuration": configuration,
-            "versions": self._campaign.versions(),
-            "context": self._context.describe(),
-            "slots": self._context.capacity.slots,
-            "host": socket.gethostname(),
-            "closing": still_closing(state, self.settings),
-        }
-        if self._journal.damaged is not None:
-            data["damaged"] = self._journal.damaged.name
-        if lost or state.finished in (None, "failed") or exhausted(state, self.settings) is None:
-            apply(state, self._journal.append("opened", data), self.settings)
-        if lost:
-            apply(state, self._journal.append("damaged", lost), self.settings)
-        return state
-
-    def _proposals(self, origin: str, structures: Sequence[Atoms]) -> list[Plain]:
-        """What is proposed for these structures, each but once."""
-        unique = {digest(structure): structure for structure in structures}
-        for structure in unique.values():
-            self._store.put_structure(structure)
-        return [{"structure": key, "origin": origin} for key in unique]
-
-    def _given(self, data: Sequence[Atoms]) -> list[Plain]:
-        """Labels that came with the request: the campaign's own, for nobody knows who computed them."""
-        proposals = self._proposals("initial", data)
-        labelled = {digest(structure): structure for structure in data}
-        for proposal in proposals:
-            structure = labelled[proposal["structure"]]
-            file = self._store.given / f"{proposal['structure']}.json"
-            if not has_label(file):
-                write_label(file, {"structure": to_plain(with_label(structure, label_in(structure))), "seconds": 0.0})
-            proposal["file"] = self._store.relative(str(file))
-        return proposals
-
-    def _recovered(self) -> list[Plain]:
-        """Labels of this reference that lie in the campaign's own store, and that no candidate knows of."""
-        if not self._store.labels.is_relative_to(self._store.folder):
-            return []
-        known = {candidate.structure for candidate in self.state.candidates}
-        found = []
-        for file in sorted(self._store.labels.rglob("*.json")):
-            if not has_label(file):
-                continue
-            structure, record = read_label(file)
-            own = Spec.from_plain(record["reference"]).digest == self._campaign.components["reference"].digest
-            if own and digest(structure) not in known:
-                found += self._proposals("initial", [structure])
-                found[-1]["file"] = self._store.relative(str(file))
-        return found
-
-    def _adopted(self, member: ModelFile) -> Plain:
-        """A member that came with the request, as one that was trained; nobody knows its errors."""
-        model = member.to_plain() | {"path": self._store.relative(str(member.path))}
-        return {"model": model, "errors": {}, "steps": 0, "history": [], "seconds": 0.0}
-
-    def _resolved(self, campaign: Campaign) -> Settings:
-        """The settings, with the number of batched walkers chosen where it is left to psiflow."""
-        settings = campaign.learning
-        if settings.walking.segment.batch is not None:
-            return settings
-        device = self._context.resources("sample").device
-        size = batch_size(max(len(structure) for structure in campaign.start), device)
-        segment = settings.walking.segment.model_copy(update={"batch": size})
-        walking = settings.walking.model_copy(update={"segment": segment})
-        return settings.model_copy(update={"walking": walking})
-
-
-def _no_disk(folder: Path, message: str) -> CampaignError:
-    return CampaignError(
-        f"the campaign in {folder} has stopped: {message}. Make room and run the same again: what workers have "
-        "finished is kept"
-    )
-
-
-def _raise_failed_check(outcome: Outcome) -> None:
-    """A worker's objection as the exception that it was there."""
-    if outcome.failure is None:
-        return
-    kinds: dict[str, type[PsiflowError]] = {
-        kind.__name__: kind for kind in (EngineMissing, OptionError, StructureError)
-    }
-    kind = kinds.get(outcome.failure["type"], CampaignError)
-    raise kind(outcome.failure["message"])
 
 
 class _Stop:

@@ -56,6 +56,7 @@ def test_what_a_page_points_at_is_there(page: Path) -> None:
 
 def test_the_commands_that_pages_show_exist() -> None:
     known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    known |= {group.typer_instance.info.name for group in app.registered_groups if group.typer_instance}
     for page in PAGES:
         lines = "\n".join([*blocks(page, ""), *blocks(page, "console")])
         assert set(re.findall(r"^(?:\$ )?psiflow ([a-z]+)", lines, re.MULTILINE)) <= known

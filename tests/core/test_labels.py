@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from psiflow_core.components import LabelTask
 from psiflow_core.errors import StructureError
 from psiflow_core.labels import import_labels, label_files
 from psiflow_core.plugins import build
+from psiflow_core.store import Store
 from psiflow_core.structures import Label, digest, label_of, to_plain, with_label
 from psiflow_core.tasks import label_file, read_label, write_label
 
@@ -244,6 +246,37 @@ def test_a_damaged_label_does_not_spread(command: Command, tmp_path: Path) -> No
     assert said.count("is damaged") == 2
     assert records(target).keys() == {label_file(target, TOY, two).relative_to(target).as_posix()}
     assert contents(target) == {name: contents(source)[name] for name in contents(target)}, "it was mended"
+    code, said, _ = command("export", source, tmp_path / "all.xyz")
+    assert code == 1
+    assert said.count("is damaged") == 2
+    assert "1 label in" in said
+
+
+def test_what_came_as_data_has_no_reference_and_stays(command: Command, campaign: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    shutil.copytree(campaign, folder)
+    journal = Store(folder).open_for_writing()
+    (structure,) = moved_water(1, seed=9)
+    write_label(folder / "given" / f"{digest(structure)}.json", {"structure": record(structure)["structure"]})
+    given = {"structure": digest(structure), "origin": "initial", "file": f"given/{digest(structure)}.json"}
+    journal.append("proposed", {"candidates": [given]})
+    journal.close()
+    said = command("export", folder, tmp_path / "all.xyz")[1]
+    assert f"{len(label_files(campaign / 'labels'))} labels in" in said
+    assert "1 label left out: they came as data" in said
+
+
+def test_a_file_that_readers_would_not_know_or_that_cannot_be_written_is_one_line(
+    command: Command, tmp_path: Path
+) -> None:
+    store = stored(tmp_path / "store", *moved_water(1, seed=5))
+    (tmp_path / "file").write_text("")
+    assert "should end in .xyz" in command("export", store, tmp_path / "labels.txt")[2]
+    for words in (("export", store, tmp_path / "file" / "all.xyz"), ("merge", store, tmp_path / "file" / "store")):
+        code, _, error = command(*words)
+        assert code == 1
+        assert error.startswith("error: cannot use")
+        assert error.count("\n") == 1
 
 
 def test_a_campaign_shows_its_labels_and_takes_none(command: Command, campaign: Path, tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 """Whole campaigns on a simulated executor and clock: seeded durations, failures and kills, hundreds of them.
 
-The state machine is the real one, and so is the order of a driver's work; only what tasks give is invented.
+The state machine is the real one, and so is the order of a driver's work; only what tasks give is invented. The
+environment variable PSIFLOW_CAMPAIGNS says how many campaigns to try: `make simulate` tries tens of thousands.
 """
 
 from __future__ import annotations
 
 import heapq
 import json
+import os
 from collections import Counter
 from dataclasses import dataclass
 from random import Random
@@ -15,7 +17,7 @@ import pytest
 
 from psiflow_core import Bootstrap, Budget, Segments, Selection, Stopping, Training, Walking
 from psiflow_core.journal import Event
-from psiflow_core.learning.campaign import WORK, State, Task
+from psiflow_core.learning.campaign import LEARNED, WORK, State, Task
 from psiflow_core.learning.ending import conclusion, exhausted, still_closing
 from psiflow_core.learning.events import apply, fold
 from psiflow_core.learning.planning import plan
@@ -47,6 +49,8 @@ class World:
     walker_explodes: float
     walker_stops: float
     trajectory_ends: float
+    walkers_meet: float
+    """A walker meets a structure that is a candidate already."""
     kill: float
     lesson: float
     """How much of the spread each label takes away."""
@@ -62,6 +66,7 @@ class World:
             walker_explodes=often * random.random(),
             walker_stops=often * random.random(),
             trajectory_ends=random.choice([0.0, 0.0, 0.3, 0.9]),
+            walkers_meet=random.choice([0.0, 0.1]),
             kill=random.choice([0.0, 0.02, 0.1]),
             lesson=random.choice([0.0, 0.1, 0.4]),
         )
@@ -109,7 +114,12 @@ class Simulation:
         self.events: list[Event] = []
         self.state = State()
         self.under_way: list[tuple[float, str]] = []
-        self.held: list[str] = []
+        self.computed: Counter[str] = Counter()
+        """How often workers finished a label, by structure; one is enough, for it is in the store from then on."""
+        self.computing: dict[str, str] = {}
+        """What workers are at: structure by task."""
+        self.fates: dict[int, str] = {}
+        """The status of every candidate after the last event."""
         self.kills = 0
 
     # The driver ------------------------------------------------------------------------------------------
@@ -164,6 +174,10 @@ class Simulation:
 
     def submit(self, name: str) -> None:
         heapq.heappush(self.under_way, (self.clock + self.pace.expovariate(1.0), name))
+        task = self.state.running[name]
+        if task.kind == "label" and not self.computed[self.structure_of(task)]:
+            assert self.structure_of(task) not in self.computing.values(), "two workers compute the same label"
+            self.computing[name] = self.structure_of(task)
 
     def next_ended(self) -> list[str]:
         """As in the driver: one at a time, or a whole phase in the order of its tasks."""
@@ -188,9 +202,16 @@ class Simulation:
             raise Killed
 
     def survive_kill(self) -> None:
-        """All that is left is the journal; it must tell as much as the driver knew."""
+        """All that is left is the journal, which must tell as much as the driver knew, and what workers finished."""
         self.kills += 1
         before = self.state
+        for name in list(self.computing):
+            if (
+                self.pace.random() < 0.5
+                and self.failure(before.running[name], self.chance(before.running[name])) is None
+            ):
+                self.finish_label(name)
+        self.computing.clear()
         self.state = fold(self.events, self.settings)
         assert self.state == before
         self.under_way.clear()
@@ -201,6 +222,7 @@ class Simulation:
         self.settings = settings
         self.state = fold(self.events, settings)
         self.under_way.clear()
+        self.computing.clear()
         if self.state.finished == "failed" or exhausted(self.state, settings) is None:
             return self.run()
         return self.state
@@ -216,12 +238,29 @@ class Simulation:
             found += [{"structure": f"bootstrap {n}", "origin": "bootstrap"} for n in range(number)]
         return found + [{"structure": f"test {n}", "origin": "test"} for n in range(self.tests)]
 
+    def structure_of(self, task: Task) -> str:
+        return self.state.candidates[task.about["candidate"]].structure
+
+    def finish_label(self, name: str) -> None:
+        """A worker puts a label into the store."""
+        self.computed[self.computing.pop(name)] += 1
+
+    def chance(self, task: Task) -> Random:
+        """What befalls this attempt at a task, whenever it ends."""
+        return Random(f"{self.seed}/{task.id}/{self.state.attempts[task.id]}")
+
     def outcome(self, task: Task) -> tuple[str, Plain]:
         """What comes of a task: chance, but the same chance whenever it ends."""
-        random = Random(f"{self.seed}/{task.id}/{self.state.attempts[task.id]}")
+        random = self.chance(task)
         told: Plain = {"task": task.id, "seconds": 1.0, "worker": "w"}
         failure = self.failure(task, random)
-        if failure:
+        finished_first = failure is not None and failure["type"] == "WorkerLost" and random.random() < 0.3
+        if task.id in self.computing:
+            if failure is None or finished_first:
+                self.finish_label(task.id)  # its worker may be lost afterwards
+            else:
+                del self.computing[task.id]
+        if failure and not (task.kind == "label" and self.computed[self.structure_of(task)]):
             attempts = self.state.attempts[task.id]
             again = self.settings.stopping.tries_again(task.kind, failure["type"], failure["reason"], attempts)
             return "failed", told | failure | {"message": "by chance", "again": again, "folder": "f", "trace": ""}
@@ -273,7 +312,10 @@ class Simulation:
         known = self.state.generations[task.about["generation"]].known
         deviation = random.expovariate(1.0) / (1.0 + self.world.lesson * known)
         ends = random.random() < self.world.trajectory_ends
-        candidate = {"structure": f"{task.id}-{number}", "deviation": deviation, "step": 10}
+        structure, known = f"{task.id}-{number}", self.state.of(*LEARNED)
+        if known and random.random() < self.world.walkers_meet:
+            structure = random.choice(known).structure
+        candidate = {"structure": structure, "deviation": deviation, "step": 10}
         return told | {
             "stopped": "uncertain" if deviation > 0.5 else None,
             "finished": ends and deviation <= 0.5,
@@ -293,6 +335,9 @@ class Simulation:
         for task in tasks:
             for number in task.about.get("walkers", ()):
                 self.check_may_move(number, task)
+            if state.closing and task not in state.again:
+                spends = task.kind in ("sample", "score") or (task.kind == "label" and self.paid_by_budget(task))
+                assert not spends, f"{task.id} is started although {state.closing} are spent"
 
     def check_may_move(self, number: int, task: Task) -> None:
         waits_for = self.state.walkers[number].waiting_for
@@ -300,7 +345,31 @@ class Simulation:
         assert waits_for is None or waits_for in [*generation.training, *generation.validation]
         assert len(generation.members) == self.settings.committee
 
+    def paid_by_budget(self, task: Task) -> bool:
+        return self.state.candidates[task.about["candidate"]].origin in ("bootstrap", "walker")
+
+    def check_fates(self) -> None:
+        """A candidate has one fate: what has a label keeps it, and nothing that was given up comes back by itself."""
+        event = self.events[-1].kind
+        for candidate in self.state.candidates:
+            before, now = self.fates.get(candidate.id, "queued"), candidate.status
+            self.fates[candidate.id] = now
+            if before == now:
+                continue
+            again = event == "opened" and (before, now) in (("dropped", "queued"), ("failed", "queued"))
+            assert again or (before, now) in STEPS, f"candidate {candidate.id}: {before} became {now} by '{event}'"
+
+    def check_walkers(self) -> None:
+        """No walker waits for a candidate that no model will ever know."""
+        for walker in self.state.walkers:
+            if walker.waiting_for is not None and self.state.finished is None:
+                candidate = self.state.candidates[walker.waiting_for]
+                comes = candidate.status in ("queued", "labelling") or candidate.usable
+                assert comes, f"walker {walker.id} waits for candidate {candidate.id}, which is {candidate.status}"
+
     def check_state(self) -> None:
+        self.check_fates()
+        self.check_walkers()
         state, budget = self.state, self.settings.budget
         assert state.count("labelled") + state.count("labelling") <= budget.labels
         under_way = [*state.running.values(), *state.again]
@@ -324,8 +393,13 @@ class Simulation:
         assert all(times == 1 for times in labelled.values()), "a candidate was labelled twice"
         assert [candidate.id for candidate in state.candidates] == list(range(len(state.candidates)))
         assert fold(self.events, self.settings) == state
+        assert all(times == 1 for times in self.computed.values()), "a label was paid for twice"
         if state.finished == "failed":
             return
+        known = {candidate.structure for candidate in state.candidates if candidate.status == "labelled"}
+        assert set(self.computed) <= known, f"labels were lost: {set(self.computed) - known}"
+        assert all(candidate.reason for candidate in state.candidates if candidate.status in ("failed", "dropped"))
+        self.check_budget()
         assert not state.running
         assert not state.again
         assert {candidate.status for candidate in state.candidates} <= {"labelled", "failed", "dropped"}
@@ -337,12 +411,28 @@ class Simulation:
         if state.finished == "labels":
             assert state.count("labelled") == self.settings.budget.labels
 
+    def check_budget(self) -> None:
+        state, budget = self.state, self.settings.budget
+        assert state.count("labelled") <= budget.labels
+        learned = [one for one in state.generations if one.known and not one.final]
+        assert budget.generations is None or len(learned) <= budget.generations
+
+
+STEPS = {
+    ("queued", "labelling"),
+    ("queued", "labelled"),
+    ("queued", "dropped"),
+    ("labelling", "labelled"),
+    ("labelling", "failed"),
+}
+"""From status to status: what may become of a candidate; `queued` to `labelled` is a label that was given."""
+
 
 def invented_model(member: int) -> Plain:
     return {"model": {"path": f"{member}.model", "digest": "d"}, "errors": {"force_rmse": 0.1}, "seconds": 1.0}
 
 
-SEEDS = range(400)
+SEEDS = range(int(os.environ.get("PSIFLOW_CAMPAIGNS", "400")))
 
 
 def chunks(seeds: range, size: int) -> list[range]:
@@ -360,11 +450,13 @@ def test_every_campaign_ends_and_keeps_its_promises(seeds: range) -> None:
             raise AssertionError(f"seed {seed}: {error}") from error
 
 
-@pytest.mark.parametrize("seeds", chunks(range(100), 50), ids=lambda seeds: f"seeds-{seeds.start}-{seeds.stop - 1}")
+@pytest.mark.parametrize(
+    "seeds", chunks(SEEDS[: len(SEEDS) // 4], 50), ids=lambda seeds: f"seeds-{seeds.start}-{seeds.stop - 1}"
+)
 def test_a_campaign_that_is_hit_by_everything_still_ends(seeds: range) -> None:
     for seed in seeds:
         random = Random(f"storm {seed}")
-        storm = World(*(random.choice([0.0, 0.5, 0.95]) for _ in range(7)), kill=0.1, lesson=0.1)
+        storm = World(*(random.choice([0.0, 0.5, 0.95]) for _ in range(8)), kill=0.1, lesson=0.1)
         simulation = Simulation(seed, world=storm)
         simulation.run()
         simulation.check_end()

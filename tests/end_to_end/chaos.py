@@ -44,8 +44,11 @@ LABELS, TESTS, ATOMS = 40, 2, 2
 MARK = "PSIFLOW_CHAOS"
 """The environment variable by which all processes of a campaign are known."""
 
-PAUSE = {"driver": (0.5, 16.0), "worker": (0.0, 8.0), "manager": (0.0, 8.0), "interchange": (0.0, 8.0)}
+PAUSE = {"driver": (0.5, 12.0), "worker": (0.0, 6.0), "manager": (0.0, 6.0), "interchange": (0.0, 6.0)}
 """Between two kills, by what the second one hits, an even distribution. [s]"""
+
+AIMED, AIM, REACH = 0.5, 12.0, 0.6
+"""This fraction of the kills waits, no longer than so, until a label begins or ends, and falls within so long. [s]"""
 
 LEAVE = 20.0
 """How long processes may take to notice that their driver is dead, and to end. [s]"""
@@ -120,6 +123,14 @@ class Campaign:
                 return False
             time.sleep(0.05)
         return True
+
+    def aim(self, random: Random) -> bool:
+        """Wait for a label to begin or end, and a moment more; returns whether the driver has ended by itself."""
+        lines, deadline = len(self.computations()), time.monotonic() + AIM
+        while len(self.computations()) == lines and time.monotonic() < deadline:
+            if self.ended(0.0):
+                return True
+        return self.ended(random.uniform(0.0, REACH))
 
     def observe(self) -> None:
         """Note computations whose process has died between their end and their label."""
@@ -307,7 +318,7 @@ def chaos(kills: int, seed: int, folder: Path) -> tuple[Counter[str], Counter[st
             for process in campaign.alive():
                 process.kill()
         number += 1
-        print(f"campaign {number} has ended after {given.total()} kills: {dict(fates)}", flush=True)
+        print(f"campaign {number} has ended, {len(ammunition)} kills to go: {dict(fates)}", flush=True)
     return given, fates, number
 
 
@@ -315,7 +326,8 @@ def under_fire(campaign: Campaign, ammunition: list[str], given: Counter[str], r
     """One campaign, from its start to its end."""
     while ammunition:
         what = ammunition[-1]
-        if campaign.ended(random.uniform(*PAUSE[what])):
+        aimed = random.random() < AIMED
+        if campaign.ended(random.uniform(*PAUSE[what])) or (aimed and campaign.aim(random)):
             if not campaign.gave_up():
                 return
             given["driver that gave up"] += 1
@@ -347,11 +359,13 @@ def main() -> int:
     if well and options.folder is None:
         shutil.rmtree(folder)
     kinds = {what: given[what] for what in PAUSE}
+    named = ", ".join(f"{what} {times}" for what, times in kinds.items())
     print(
-        f"kills: {sum(kinds.values())} ({', '.join(f'{what} {times}' for what, times in kinds.items())}) in {campaigns} "
-        f"campaigns; drivers that gave up: {given['driver that gave up']}; labels computed: {fates['computed']}, "
-        f"used: {fates['used']}, lost: {fates['lost']}, computed twice: {fates['twice']}; in flight on a killed "
-        f"process: {fates['in flight']} (of them computed but not yet on disk: {fates['unwritten']})"
+        f"kills: {sum(kinds.values())} ({named}) in {campaigns} campaigns; "
+        f"drivers that gave up: {given['driver that gave up']}; "
+        f"labels computed: {fates['computed']}, used: {fates['used']}, lost: {fates['lost']}, "
+        f"computed twice: {fates['twice']}; in flight on a killed process: {fates['in flight']} "
+        f"(of them computed but not yet on disk: {fates['unwritten']})"
     )
     return 0 if well else 1
 
