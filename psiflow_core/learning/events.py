@@ -77,7 +77,7 @@ def _started(state: State, data: Plain, settings: Settings) -> None:
         state.candidates[task.about["candidate"]].status = "labelling"
     for number in task.about.get("walkers", ()):
         state.walkers[number].set_off()
-    if first and "upto" in task.about:
+    if "upto" in task.about and task.about["generation"] == len(state.generations):
         training, validation = _split(state, task.about["upto"])
         number, final = task.about["generation"], task.about["final"]
         state.generations.append(Generation(number, training, validation, final, settings.committee))

@@ -33,10 +33,15 @@ def plan(state: State, settings: Settings, pool_of: dict[str, str], slots: dict[
     free = Counter(slots)
     for task in state.running.values():
         free[pool_of[WORK[task.kind]]] -= 1
+    computing = {_structure(task, state) for task in state.runs("label")}
     tasks = []
     for task in _wanted(state, settings, pool_of, free, slots):
         pool = pool_of[WORK[task.kind]]
+        if task.kind == "label" and _structure(task, state) in computing:
+            continue  # another candidate's label is this one's too
         if free[pool] > 0 or settings.schedule == "sequential":
+            if task.kind == "label":
+                computing.add(_structure(task, state))
             free[pool] -= 1
             tasks.append(task)
     return tasks
@@ -53,6 +58,10 @@ def _wanted(
     yield from _segments(state, settings, free[pool_of["sample"]], slots[pool_of["sample"]])
     yield from _evaluations(state, settings)
     yield from _label_tasks(test for test in state.of("test") if test.status == "queued")
+
+
+def _structure(task: Task, state: State) -> str:
+    return state.candidates[task.about["candidate"]].structure
 
 
 def _label_tasks(candidates: Iterable[Candidate]) -> Iterator[Task]:
@@ -116,8 +125,15 @@ def _training_due(state: State, settings: Settings, usable: int) -> bool:
     still = not state.runs("sample") and not state.count("labelling")
     if settings.schedule == "sequential":
         return fresh > 0 and still and not state.label_pending and not _behind(state, settings)
-    stalled = still and not state.count("queued")
+    stalled = (still and not state.count("queued")) or _only_waiting(state, settings)
     return settings.training.due(fresh, newest.known) or (fresh > 0 and stalled)
+
+
+def _only_waiting(state: State, settings: Settings) -> bool:
+    """Whether nothing new is met any longer, but for walkers that wait for a model that knows their candidate."""
+    moving = [walker for walker in state.walkers if walker.waiting_for is None]
+    quiet = all(walker.idle >= settings.stopping.patience for walker in moving)
+    return quiet and len(moving) < len(state.walkers) and not state.label_pending
 
 
 def _behind(state: State, settings: Settings) -> list[WalkerRecord]:

@@ -20,6 +20,7 @@ from psiflow_core.learning.events import apply, fold
 from psiflow_core.learning.planning import plan
 from psiflow_core.learning.records import Campaign, refuse_other
 from psiflow_core.learning.settings import Settings
+from psiflow_core.learning.stopping import ATTEMPTS, MACHINE
 from psiflow_core.models import ModelFile, TrainedPotential
 from psiflow_core.sampling import batch_size
 from psiflow_core.store import Store
@@ -61,7 +62,15 @@ class Session:
         for kind, work in pools.items():
             structures = given + [to_plain(atom) for atom in atoms] if kind == "reference" else given
             task = {"spec": self._campaign.components[kind].to_plain(), "structures": structures}
-            _raise_failed_check(self._context.run(work, "check", task, CHECK_PATIENCE))
+            _raise_failed_check(self._answer(work, task))
+
+    def _answer(self, work: Work, task: Plain) -> Outcome:
+        """What a worker says to a check; one that was lost over it has not answered."""
+        for _ in range(ATTEMPTS):
+            outcome = self._context.run(work, "check", task, CHECK_PATIENCE)
+            if outcome.failure is None or outcome.failure["reason"] not in MACHINE:
+                break
+        return outcome
 
     def propose(self) -> None:
         """Write down what is known before the first task: atoms, structures, and a given model."""

@@ -43,8 +43,12 @@ anything = st.recursive(
 
 # The journal -----------------------------------------------------------------------------------------------
 
+kinds = st.sampled_from(["opened", "labelled", "", "ångström | ⁴I°₁₅⸝₂"])
+
 sessions = st.lists(
-    st.tuples(st.sampled_from(["ext4", "nfs"]), st.lists(st.tuples(text, st.dictionaries(text, anything)), max_size=4)),
+    st.tuples(
+        st.sampled_from(["ext4", "nfs"]), st.lists(st.tuples(kinds, st.dictionaries(text, anything)), max_size=4)
+    ),
     min_size=1,
     max_size=3,
 )
@@ -264,6 +268,7 @@ def through_json(atoms: Atoms) -> Atoms:
 
 GIVEN: dict[tuple[str, str], dict[str, st.SearchStrategy[Any]]] = {
     ("reference", "ase"): {"calculator": st.sampled_from(["emt", "lj", "package.module:Class"])},
+    ("reference", "pyscf"): {"functional": st.sampled_from(["pbe", "B3LYP"]), "basis": st.sampled_from(["sto-3g"])},
     ("sampler", "openmm"): {"temperature": st.floats(1.0, 5000.0)},
     ("potential", "mace"): {"foundation_model": st.none(), "foundation_digest": st.none()},  # it would be a file
 }

@@ -24,8 +24,8 @@ from psiflow_core.learning.planning import plan
 from psiflow_core.learning.settings import Settings
 from psiflow_core.structures import Plain
 
-MOST_EVENTS = 4000
-"""No campaign here needs a quarter of them; one that does has lost its way."""
+MOST_EVENTS = 40_000
+"""No campaign here needs half of them, even if nearly every task fails; one that does has lost its way."""
 
 LAYOUTS = (
     {"train": "all", "sample": "all", "label": "all"},
@@ -312,7 +312,7 @@ class Simulation:
         known = self.state.generations[task.about["generation"]].known
         deviation = random.expovariate(1.0) / (1.0 + self.world.lesson * known)
         ends = random.random() < self.world.trajectory_ends
-        structure, known = f"{task.id}-{number}", self.state.of(*LEARNED)
+        structure, known = f"{task.id}-{number}", self.state.of(*LEARNED, "test")
         if known and random.random() < self.world.walkers_meet:
             structure = random.choice(known).structure
         candidate = {"structure": structure, "deviation": deviation, "step": 10}
@@ -516,6 +516,46 @@ def test_what_was_mended_is_tried_again(schedule: str) -> None:
     simulation.world.label_fails = 0.0
     assert simulation.run_again(simulation.settings).finished in ("labels", "generations", "converged")
     simulation.check_end()
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_campaign_that_lost_too_many_workers_goes_on_once_they_stay(seed: int) -> None:
+    simulation = Simulation(seed, world=World(*[0.0] * 9, lesson=0.4))
+    budget = simulation.settings.budget.model_copy(update={"hours": None})
+    simulation.settings = simulation.settings.model_copy(update={"budget": budget})
+    simulation.world.worker_lost, simulation.world.kill = 0.9, 0.02
+    simulation.run()
+    simulation.world.worker_lost = 0.2
+    for _ in range(20):
+        if simulation.run_again(simulation.settings).finished != "failed":
+            break
+    assert simulation.state.finished != "failed"
+    simulation.check_end()
+
+
+def test_a_walker_that_waits_is_not_left_behind_by_others_that_meet_nothing_new() -> None:
+    for schedule in ("concurrent", "sequential"):
+        simulation = OneDiscovery(7, schedule)
+        assert simulation.run().finished == "converged"
+        simulation.check_end()
+        assert simulation.state.walkers[0].segments > 1
+
+
+class OneDiscovery(Simulation):
+    """Only the first segment of the first walker meets something new."""
+
+    def __init__(self, seed: int, schedule: str) -> None:
+        calm = without_kills(seed, schedule).settings.model_copy(
+            update={"budget": Budget(labels=100), "walkers": 3, "committee": 2, "training": Training(fewest=4)}
+        )
+        super().__init__(seed, calm, World(*[0.0] * 10))
+        self.begins_with = "bootstrap"
+
+    def moved(self, number: int, task: Task, random: Random) -> Plain:
+        new = number == 0 and self.state.walkers[0].segments == 0
+        met = {"structure": f"{task.id}-{number}", "deviation": 0.6 if new else 0.0, "step": 10}
+        told = {"walker": number, "file": f"{task.id}-{number}", "digest": "d", "steps": 10, "averages": {}}
+        return told | {"finished": False, "stopped": "uncertain" if new else None, "candidate": met}
 
 
 def test_a_campaign_whose_walkers_only_explode_gives_up_and_says_so() -> None:
