@@ -6,6 +6,7 @@ from functools import partial
 
 import zmq
 from parsl.executors import HighThroughputExecutor
+from parsl.jobs.states import JobStatus
 
 ANSWER_WITHIN = 5.0
 """Seconds that the interchange may take to answer a command or to take a task; Parsl itself sets no limit."""
@@ -26,6 +27,10 @@ INTERCHANGE = ["-m", "parsl.executors.high_throughput.interchange"]
 
 class WorkerProcesses(HighThroughputExecutor):
     """A `HighThroughputExecutor` whose commands and tasks do not wait for ever on a dead interchange."""
+
+    def status(self) -> dict[str, JobStatus]:
+        """Of its blocks. None once the interchange is dead: asking it would fail, and with it the poll of others."""
+        return {} if self.interchange_proc is None or self.interchange_proc.poll() is not None else super().status()
 
     def start(self) -> None:
         super().start()

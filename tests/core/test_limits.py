@@ -93,13 +93,15 @@ def test_a_task_that_works_is_not_taken_to_hang(tmp_path: Path) -> None:
         assert time.monotonic() - start > 8.0
 
 
-def test_a_pool_whose_interchange_was_killed_is_started_anew(tmp_path: Path) -> None:
+@pytest.mark.parametrize("pause", [0.0, 15.0])  # longer than Parsl's poller waits between two looks at its pools
+def test_a_pool_whose_interchange_was_killed_is_started_anew(pause: float, tmp_path: Path) -> None:
     with Context(psiflow.executor("local", workers=1), folder=tmp_path / "pools") as context:
         first = context.run("label", "idle", {}, timeout=60).worker
         started = [process for folder in (tmp_path / "pools").iterdir() for process in guard.guarding(folder)]
         for process in started:
             if "HTEX interchange" in process.cmdline()[0]:
                 process.kill()
+        time.sleep(pause)
         for _ in range(3):
             ended = context.run("label", "idle", {}, timeout=60)
             assert ended.failure is None or ended.failure["reason"] == "lost worker"
