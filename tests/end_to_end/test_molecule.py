@@ -119,7 +119,7 @@ def test_trajectories_are_kept_at_the_stride_that_was_asked_for(result: psiflow.
 def test_the_report_tells_errors_fates_and_the_workers_time(result: psiflow.Result) -> None:
     page = result.report.read_text()
     rmse = 1e3 * result.summary["errors"]["test"]["force_rmse"]
-    assert f"{rmse:.0f} meV/Å" in page
+    assert f"{rmse:.0f} <small>meV/Å" in page
     assert page.count("<svg") >= 4
     assert "Fate of every candidate" in page
 

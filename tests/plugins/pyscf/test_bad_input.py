@@ -44,6 +44,7 @@ def test_names_are_compared_without_case() -> None:
         ({"method": "mp2", "dispersion": "d4"}, "dispersion=None"),
         ({"functional": "b3lyp-d3bj"}, "option dispersion"),
         ({"functional": ""}, "functional"),
+        ({"basis": " \r"}, "blank"),
         ({"conv_tol": -1.0}, "conv_tol"),
         ({"functionnal": "pbe"}, "Did you mean 'functional'"),
     ],

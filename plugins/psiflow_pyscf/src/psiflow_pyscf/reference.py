@@ -66,7 +66,10 @@ class PySCF(Reference):
     @field_validator("functional", "basis")
     @classmethod
     def _lower(cls, given: str) -> str:
-        return given.strip().lower()
+        name = given.strip().lower()
+        if not name:
+            raise ValueError("it is blank; write a name")
+        return name
 
     @model_validator(mode="after")
     def _consistent(self) -> PySCF:
