@@ -176,6 +176,12 @@ def write_atomically(path: Path, content: bytes, durable: bool = True) -> None:
         temporary.write_bytes(content)
 
 
+def make_durable(path: Path) -> None:
+    """Wait until a file, and its name, would survive a loss of power."""
+    _sync(path)
+    _sync_folder(path.parent)
+
+
 def copy_atomically(source: Path, target: Path) -> None:
     """A copy of a file that others see whole or not at all, and that survives a loss of power once it is seen."""
     with _replacing(target, durable=True) as temporary:

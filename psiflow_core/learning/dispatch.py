@@ -21,7 +21,7 @@ from psiflow_core.learning.campaign import WORK, Candidate, Generation, State, T
 from psiflow_core.learning.metrics import error_at
 from psiflow_core.learning.settings import Settings
 from psiflow_core.learning.walkers import derive_seed
-from psiflow_core.models import ModelFile
+from psiflow_core.models import ModelFile, make_durable
 from psiflow_core.store import Store
 from psiflow_core.structures import Plain, from_plain, label_of, sha256, to_plain
 from psiflow_core.tasks import has_label, label_file, read_label, write_json
@@ -103,7 +103,9 @@ class Dispatch:
         value = cast(Plain, outcome.value)
         about = order.task.about
         if order.task.kind == "label":
-            verdict = self._verdict(state.candidates[about["candidate"]], self._label_file(order))
+            file = self._label_file(order)
+            make_durable(file)  # here, for workers need not wait for the disk
+            verdict = self._verdict(state.candidates[about["candidate"]], file)
             return "labelled", told | verdict | {"cached": value["cached"]}
         if order.task.kind == "train":
             model = value["model"] | {"path": self._relative(self._store.models / value["model"]["path"])}

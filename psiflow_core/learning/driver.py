@@ -91,7 +91,7 @@ class Driver:
         deadline = time.monotonic() + self._grace
         while session.state.running and time.monotonic() < deadline:
             show(f"stopping: up to {self._grace:.0f} s for what is about to finish; once more stops at once")
-            session.write_down()
+            session.wind_down()
         raise KeyboardInterrupt
 
 

@@ -100,20 +100,30 @@ class Session:
         """Start, wait, write down; yields after every change, and ends with the campaign."""
         for task in list(self.state.running.values()):
             self._submit(self.dispatch.order(task, self.state))
+        with self._journal.together():
+            self._go_on()
         while self.state.finished is None:
-            with self._journal.together():
-                self._start_planned()
-                self._conclude()
             yield
-            self.write_down()
+            outcomes = self._next_outcomes()
+            with self._journal.together():  # the wait for the disk is at its end: workers have their next tasks
+                self._write_down(outcomes)
+                self._go_on()
+        yield
 
-    def write_down(self) -> None:
-        """What has ended since, after waiting for it a moment."""
+    def wind_down(self) -> None:
+        """Write down what has ended since, after waiting for it a moment; start nothing."""
         outcomes = self._next_outcomes()
         with self._journal.together():
-            for outcome in outcomes:
-                order = self._orders.pop(outcome.key)
-                self._append(*self.dispatch.event(order, self._settled(order, outcome), self.state))
+            self._write_down(outcomes)
+
+    def _go_on(self) -> None:
+        self._start_planned()
+        self._conclude()
+
+    def _write_down(self, outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
+            order = self._orders.pop(outcome.key)
+            self._append(*self.dispatch.event(order, self._settled(order, outcome), self.state))
 
     def _settled(self, order: Order, outcome: Outcome) -> Outcome:
         """What a task came to: a worker may have been lost after it had finished.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from ase import Atoms
@@ -99,26 +99,51 @@ def _labels(batch: Sequence[Example], dtype: str, device: torch.device) -> Tenso
     return {name: torch.from_numpy(value).to(device=device, dtype=DTYPES[dtype]) for name, value in labels.items()}
 
 
-def errors(network: Any, data: Sequence[Example], model: Model, device: torch.device) -> dict[str, float]:
-    """Root mean square and mean absolute errors: forces [eV/Å], energies [eV/atom], stresses [eV/Å³]."""
-    energy, forces, stress = [], [], []
+class Residual(NamedTuple):
+    """How far a prediction is from a label."""
+
+    energy: float
+    """[eV/atom]"""
+    forces: Array
+    """Shape (atoms, 3). [eV/Å]"""
+    stress: Array | None
+    """None where the label has none. [eV/Å³]"""
+
+
+def residuals(network: Any, data: Sequence[Example], model: Model, device: torch.device) -> list[Residual]:
+    """One for each example, in batches."""
+    found = []
     for batch in _by_atoms(data):
         stresses = any(example.stress_weight for example in batch)
         tensors = collate([example.graph for example in batch], len(model.numbers), model.dtype, device)
         output = network(tensors, compute_stress=stresses)
-        predicted = output["interaction_energy"].detach().cpu().double().numpy()
-        energy += [(e - x.energy) / len(x.graph) for e, x in zip(predicted, batch, strict=True)]
-        forces.append(output["forces"].detach().cpu().double().numpy() - np.concatenate([x.forces for x in batch]))
-        if stresses:
-            predicted = output["stress"].detach().cpu().double().numpy()
-            stress += [s - x.stress for s, x in zip(predicted, batch, strict=True) if x.stress_weight]
-    found = {
-        "force_rmse": _rms(np.concatenate(forces)),
-        "force_mae": float(np.abs(np.concatenate(forces)).mean()),
-        "energy_rmse": _rms(np.array(energy)),
+        energies = output["interaction_energy"].detach().cpu().double().numpy()
+        forces = output["forces"].detach().cpu().double().numpy()
+        stress = output["stress"].detach().cpu().double().numpy() if stresses else np.zeros((len(batch), 3, 3))
+        ends = np.cumsum([len(example.graph) for example in batch])
+        for k, (x, end) in enumerate(zip(batch, ends, strict=True)):
+            found.append(
+                Residual(
+                    energy=float(energies[k] - x.energy) / len(x.graph),
+                    forces=forces[end - len(x.graph) : end] - x.forces,
+                    stress=stress[k] - x.stress if x.stress_weight else None,
+                )
+            )
+    return found
+
+
+def errors(found: Sequence[Residual]) -> dict[str, float]:
+    """Root mean square and mean absolute errors: forces [eV/Å], energies [eV/atom], stresses [eV/Å³]."""
+    forces = np.concatenate([one.forces for one in found])
+    energy = np.array([one.energy for one in found])
+    stress = [one.stress for one in found if one.stress is not None]
+    told = {
+        "force_rmse": _rms(forces),
+        "force_mae": float(np.abs(forces).mean()),
+        "energy_rmse": _rms(energy),
         "energy_mae": float(np.abs(energy).mean()),
     }
-    return found | ({"stress_rmse": _rms(np.array(stress))} if stress else {})
+    return told | ({"stress_rmse": _rms(np.array(stress))} if stress else {})
 
 
 def _rms(values: Array) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 from psiflow_core.components import TrainingResult, TrainingTask
 from psiflow_core.errors import TrainingFailed
 from psiflow_mace import _dataset, _start
-from psiflow_mace._dataset import Example, errors
+from psiflow_mace._dataset import Example, Residual, errors, residuals
 from psiflow_mace._engine import modules, on, precision, threads, torch
 from psiflow_mace._graphs import Integers
 from psiflow_mace._model import Model, write_atomically
@@ -21,6 +21,9 @@ from psiflow_mace._model import Model, write_atomically
 if TYPE_CHECKING:
     from psiflow_mace.potential import Mace
 
+
+COMPARED = 64
+"""Structures on which a child is held against its parent at the end. [count]"""
 
 WARM_UP = 50
 """Steps over which the learning rate rises where weights are learnt already: Adam's first steps are as long as its
@@ -85,8 +88,6 @@ class Run:
 
     def go(self) -> None:
         """Take the steps that are left."""
-        if self._warm and self.step == 0 and self._validation:
-            self._validate()  # a child is no worse than its parent
         while self.step < self._steps and not self._stopped:
             self._losses.append(self._take_step())
             self.step += 1
@@ -99,13 +100,25 @@ class Run:
         with self._average.average_parameters():
             if self._best["weights"] is not None:
                 self._network.load_state_dict(self._best["weights"])
+            if self._warm:
+                self._fall_back()
             weights = {name: tensor.cpu().clone() for name, tensor in self._network.state_dict().items()}
-            found = errors(self._network, self._validation or self._training, self._start, self._device)
+            found = errors(self._residuals(self._validation or self._training))
         if not np.isfinite(list(found.values())).all():
             raise TrainingFailed("the trained model predicts what is not finite: lower learning_rate")
         model = Model(**{**vars(self._start), "weights": weights})
         model.save(self._folder / "model.pt")
         return TrainingResult(self._folder / "model.pt", self.step, found, self._history)
+
+    def _fall_back(self) -> None:
+        """Return to the weights at the start if the training has only made them worse."""
+        known = [*self._training, *self._validation]
+        some = known[:: max(1, len(known) // COMPARED)]
+        learned = {name: tensor.clone() for name, tensor in self._network.state_dict().items()}
+        after = self._typical_loss(self._residuals(some))
+        self._network.load_state_dict(self._start.network().to(self._device).state_dict())
+        if after <= self._typical_loss(self._residuals(some)):
+            self._network.load_state_dict(learned)
 
     def _take_step(self) -> float:
         batch = [self._training[k] for k in minibatch(self.step, self._seed, len(self._training), self._batch_size)]
@@ -136,7 +149,7 @@ class Run:
     def _first_rate(self) -> float:
         if not self._warm:
             return self._options.learning_rate
-        return self._options.warm_learning_rate or self._options.learning_rate / 3
+        return self._options.warm_learning_rate or self._options.learning_rate
 
     def _loss_of(self, examples: Sequence[Example], training: bool) -> torch.Tensor:
         return _dataset.loss(self._network, self._loss, examples, self._start, self._device, self._stresses, training)
@@ -154,18 +167,26 @@ class Run:
     def _validate(self) -> dict[str, float]:
         """Loss and errors of the averaged weights on the validation set; the best weights so far are kept."""
         with self._average.average_parameters():
-            found = errors(self._network, self._validation, self._start, self._device)
-            loss = self._weighted(found)
+            residuals = self._residuals(self._validation)
+            found, loss = errors(residuals), self._typical_loss(residuals)
             if loss < self._best["loss"]:
                 weights = {name: tensor.clone() for name, tensor in self._network.state_dict().items()}
                 self._best = {"loss": loss, "step": self.step, "weights": weights}
         return {"validation_loss": loss, **found}
 
-    def _weighted(self, found: dict[str, float]) -> float:
-        """The loss that the errors on the validation set amount to."""
-        loss = self._options.energy_weight * found["energy_rmse"] ** 2
-        loss += self._options.forces_weight * found["force_rmse"] ** 2
-        return loss + self._options.stress_weight * found.get("stress_rmse", 0.0) ** 2
+    def _residuals(self, examples: Sequence[Example]) -> list[Residual]:
+        return residuals(self._network, examples, self._start, self._device)
+
+    def _typical_loss(self, found: Sequence[Residual]) -> float:
+        """The geometric mean of the structures' own losses: in a small set, one far from all others does not rule."""
+        weights = self._options
+        losses = [
+            weights.energy_weight * one.energy**2
+            + weights.forces_weight * np.mean(one.forces**2)
+            + (0.0 if one.stress is None else weights.stress_weight * np.mean(one.stress**2))
+            for one in found
+        ]
+        return float(np.exp(np.mean(np.log(np.maximum(losses, 1e-30)))))
 
     # Checkpoints -------------------------------------------------------------------------------------------
 

@@ -54,7 +54,7 @@ class Mace(Potential):
     """Adam's learning rate at the first step of a training from scratch. [dimensionless]"""
     warm_learning_rate: PositiveFloat | None = None
     """The same for one that starts from a parent or a foundation model, reached over 50 steps: a high rate at once
-    would make it forget what it starts with. Null takes a third of `learning_rate`. [dimensionless]"""
+    would make it forget what it starts with. Null takes `learning_rate`. [dimensionless]"""
     learning_rate_decay: float = Field(default=0.01, gt=0, le=1)
     """Learning rate at the last step over that at the first; it falls exponentially. [fraction]"""
     weight_decay: NonNegativeFloat = 5e-7
@@ -72,7 +72,8 @@ class Mace(Potential):
     stress_weight: NonNegativeFloat = 1000.0
     """Weight of the mean squared error of the stress components in the loss. [Å⁶/eV²]"""
     evaluate_every: PositiveInt = 50
-    """Steps between two evaluations on the validation set, each of which leaves a checkpoint. [count]"""
+    """Steps between two evaluations on the validation set, each of which leaves a checkpoint; the best weights are
+    kept, by the geometric mean of the structures' losses. [count]"""
     patience: PositiveInt | None = None
     """Stop after this many evaluations without a better validation loss; null never stops. [count]"""
 
