@@ -23,7 +23,8 @@ from psiflow_core import guard
 from psiflow_core.builtin.executors import machine_cores
 from psiflow_core.components import Kind, Spec
 from psiflow_core.context import Context, Work
-from psiflow_core.errors import OptionError, PsiflowError
+from psiflow_core.errors import CampaignError, OptionError, PsiflowError
+from psiflow_core.journal import Journal
 from psiflow_core.plugins import Registered, executor, registry
 
 PATIENCE = 40.0
@@ -241,22 +242,20 @@ def _locking(scratch: Path) -> Finding:
 
 
 def _journal(scratch: Path) -> Finding:
-    """A journal must be readable while a driver writes it: SQLite's write-ahead log."""
+    """A journal must be readable while a driver writes it."""
     file = scratch / "journal.sqlite"
     try:
-        with sqlite3.connect(file) as writer, sqlite3.connect(f"file:{file}?mode=ro", uri=True) as reader:
-            mode = writer.execute("PRAGMA journal_mode=WAL").fetchone()[0]
-            writer.execute("CREATE TABLE events (number INTEGER PRIMARY KEY)")
-            writer.execute("INSERT INTO events VALUES (1)")
-            writer.commit()
-            seen = reader.execute("SELECT count(*) FROM events").fetchone()[0]
-        writer.close()
+        writer = Journal(file, write=True)
+        writer.append("opened", {})
+        reader = Journal(file)
+        seen = len(list(reader.events()))
         reader.close()
-    except sqlite3.Error as error:
-        return Finding("bad", "journal", f"SQLite does not work there: {error}", "choose a folder on a local disk")
-    if mode != "wal" or seen != 1:
-        return Finding("bad", "journal", "SQLite has no write-ahead log there", "choose a folder on a local disk")
-    return Finding("good", "journal", f"SQLite {sqlite3.sqlite_version} with a write-ahead log works there")
+        writer.close()
+    except CampaignError as error:
+        return Finding("bad", "journal", str(error), "choose a folder on a local disk")
+    if seen != 1:
+        return Finding("bad", "journal", "what is written there is not seen", "choose a folder on a local disk")
+    return Finding("good", "journal", f"SQLite {sqlite3.sqlite_version} works there, and is read while it is written")
 
 
 def _is_orphan(process: psutil.Process) -> bool:

@@ -29,7 +29,11 @@ def damage(state: State, store: Store) -> Plain | None:
         for number, member in generation.members.items()
         if not _intact(store, member["model"])
     ]
-    walkers = [walker.id for walker in state.walkers if walker.file and not _intact(store, _recorded(walker))]
+    walkers = [
+        walker.id
+        for walker in state.walkers
+        if walker.file and not _intact(store, {"file": walker.file, "digest": walker.digest})
+    ]
     evaluation = state.evaluation is not None and not _intact(store, state.evaluation)
     found: Plain = {"labels": labels, "models": models, "walkers": walkers, "evaluation": evaluation}
     if not any(found.values()):
@@ -41,10 +45,6 @@ def unreadable(state: State, store: Store) -> list[int]:
     """Candidates that wait for a label and of which the structure is lost."""
     waiting = [candidate for candidate in state.candidates if candidate.status in ("queued", "labelling")]
     return [candidate.id for candidate in waiting if not _readable(store, candidate.structure)]
-
-
-def _recorded(walker: object) -> Plain:
-    return {"file": walker.file, "digest": walker.digest}  # type: ignore[attr-defined]
 
 
 def _files(state: State, found: Plain) -> Iterator[str]:

@@ -70,8 +70,11 @@ def _label_tasks(candidates: Iterable[Candidate]) -> Iterator[Task]:
 
 
 def _labels(state: State, settings: Settings) -> Iterator[Task]:
-    """Atoms, then the bootstrap, then walkers' candidates, the most uncertain first, within the budget."""
-    yield from _label_tasks(atom for atom in state.of("atom") if atom.status == "queued")
+    """Atoms and labels there were before, then the bootstrap, then walkers' candidates, the most uncertain first.
+
+    Those of the bootstrap and of walkers are within the budget.
+    """
+    yield from _label_tasks(known for known in state.of("atom", "initial") if known.status == "queued")
     if state.closing or (settings.schedule == "sequential" and _lap_goes_on(state, settings)):
         return
     queued = [candidate for candidate in state.of("bootstrap", "walker") if candidate.status == "queued"]
@@ -120,7 +123,7 @@ def _training_due(state: State, settings: Settings, usable: int) -> bool:
     if state.closing:
         return not state.count("labelling") and not final_is_trained(state, settings)
     if newest is None:
-        return not any(first.status in ("queued", "labelling") for first in state.of("bootstrap"))
+        return not any(first.status in ("queued", "labelling") for first in state.of("bootstrap", "initial"))
     fresh = usable - newest.known
     still = not state.runs("sample") and not state.count("labelling")
     if settings.schedule == "sequential":

@@ -195,6 +195,7 @@ class Session:
             opened = [event for event in events if event.kind == "opened"]
             refuse_other(opened[-1].data["configuration"], configuration, self._store.folder)
         state = fold(events, self.settings)
+        self._given(self._campaign.data)  # what is damaged of them is in the request
         lost = damage(state, self._store)
         data = {
             "configuration": configuration,

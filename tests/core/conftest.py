@@ -1,7 +1,8 @@
-"""A small campaign that has run, for the tests of what looks at campaigns."""
+"""Workers, and small campaigns that have run, for the tests of what runs and of what looks at campaigns."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,14 @@ from ase.build import molecule
 from psiflow_toys import campaigns
 
 import psiflow_core as psiflow
+from psiflow_core.context import Context
+
+
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Context]:
+    """Two worker processes."""
+    with Context(psiflow.executor("local", workers=2), folder=tmp_path_factory.mktemp("pools")) as context:
+        yield context
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -30,12 +29,6 @@ from psiflow_core.structures import Label, Plain, digest, label_of, with_label
 from psiflow_core.tasks import read_label
 
 ASKED = learning(labels=8, schedule="sequential")
-
-
-@pytest.fixture(scope="module")
-def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Context]:
-    with Context(psiflow.executor("local", workers=2), folder=tmp_path_factory.mktemp("pools")) as context:
-        yield context
 
 
 @pytest.fixture(scope="module")
@@ -278,3 +271,29 @@ def test_a_full_disk_is_told_and_costs_nothing(tmp_path: Path) -> None:
     _, told = start(tmp_path, 0.0, 5.0).communicate(timeout=120)
     assert read_campaign(tmp_path / "c").state.finished == "labels", told
     assert relabelled(tmp_path / "c").items() >= before.items()
+
+
+@pytest.mark.parametrize("damaged", ["given", "recovered"])
+def test_a_damaged_label_that_no_walker_asked_for_is_whole_again(
+    damaged: str, whole: Result, workers: Context, tmp_path: Path
+) -> None:
+    folder, data = tmp_path / "c", ()
+    if damaged == "given":
+        data = [labelled(7.0 + seed, seed) for seed in range(4)]
+        asked = learning(labels=1)
+        run(folder, workers, asked, data=data)
+        victim = min((folder / "given").iterdir())
+    else:  # the journal forgot the label once, and it was taken over
+        asked = ASKED
+        shutil.copytree(whole.folder, folder)
+        (folder / "journal.sqlite").write_bytes(b"nothing is left of it" * 500)
+        shutil.rmtree(folder / "tasks")
+        with pytest.warns(UserWarning, match="was damaged"):
+            found = run(folder, workers, asked).state.of("initial")
+        victim = folder / str(found[0].file)
+    before = read_label(victim)[0]
+    known = len(read_campaign(folder).state.usable)
+    victim.write_text("{")
+    state = run(folder, workers, asked, data=data).state
+    assert read_label(victim)[0].get_potential_energy() == before.get_potential_energy()
+    assert len(state.usable) == known

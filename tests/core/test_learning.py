@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +26,6 @@ from psiflow_core.learning.records import read_campaign
 from psiflow_core.plugins import build
 from psiflow_core.structures import digest, isolated_atom, label_of
 from psiflow_core.tasks import read_label
-
-
-@pytest.fixture(scope="module")
-def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Context]:
-    with Context(psiflow.executor("local", workers=2), folder=tmp_path_factory.mktemp("pools")) as context:
-        yield context
 
 
 @pytest.fixture(scope="module")
