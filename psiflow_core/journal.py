@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 
 from psiflow_core.errors import CampaignError
+from psiflow_core.files import make_durable
 from psiflow_core.structures import Plain
 
 NETWORK = (
@@ -27,6 +28,9 @@ NETWORK = (
     *("gluster", "panfs", "pvfs2", "orangefs", "weka", "afs", "9p", "sshfs"),
 )
 """How the types of file systems begin that several hosts can share."""
+
+WAITING = 0.01
+"""The share of the time in which a journal may wait for its disk."""
 
 BUSY = 60.0
 """How long a journal's writer and its readers wait for each other. [s]"""
@@ -46,8 +50,11 @@ class Event:
 class Journal:
     """Events in the order in which they were believed: one writer, any number of readers.
 
-    SQLite with full synchronisation: once `append` has returned, outside of `together`, the event survives a kill
-    and a loss of power. The mode is `journal_mode`'s; either one's journal is read and continued in the other.
+    Once `append` has returned, outside of `together`, the event survives the death of any process. It survives a
+    loss of power once the disk has been waited for: at once, where events are rare, and where they are many, so
+    often that the waiting takes no more than `WAITING` of the time. A journal that has lost its last moment that
+    way is whole, and the tasks of that moment are found again or run again. The mode is `journal_mode`'s; either
+    one's journal is read and continued in the other.
 
     Args:
         write: open it to append. A damaged journal is put aside, and its intact beginning taken over.
@@ -59,6 +66,8 @@ class Journal:
     def __init__(self, path: Path, write: bool = False) -> None:
         self._path = path
         self._seal = ""
+        self._unsettled: set[Path] = set()
+        self._settled_until = 0.0
         self.damaged: Path | None = None
         """Where a damaged journal was put."""
         try:
@@ -88,11 +97,14 @@ class Journal:
         with self._writing():
             cursor = self._connection.execute(INSERT, (None, now, kind, text, seal))
         self._seal = seal
+        self._unsettled.add(self._path)
+        if not self._connection.in_transaction:
+            self.settle()
         return Event(int(cursor.lastrowid or 0), now, kind, data)
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Write all events of the block to the disk at its end: one wait instead of many."""
+        """Write all events of the block at its end: one wait for the disk instead of many."""
         with self._writing():
             self._connection.execute("BEGIN")
         try:
@@ -100,6 +112,24 @@ class Journal:
         finally:
             with self._writing():
                 self._connection.execute("COMMIT")
+        self.settle()
+
+    def relies_on(self, file: Path) -> None:
+        """Have a file that events speak of survive a loss of power whenever they do."""
+        self._unsettled.add(file)
+
+    def settle(self, now: bool = False) -> None:
+        """Wait for the disk, if it is time to: what has been written then survives a loss of power."""
+        start = time.monotonic()
+        if not self._unsettled or (start < self._settled_until and not now):
+            return
+        for file in self._unsettled - {self._path}:
+            make_durable(file)
+        log = self._path.with_name(self._path.name + "-wal")
+        make_durable(log if log.exists() else self._path)  # without a WAL, SQLite has waited by itself
+        self._unsettled.clear()
+        end = time.monotonic()
+        self._settled_until = end + (end - start) / WAITING
 
     def events(self, after: int = 0) -> Iterator[Event]:
         """All events with a number above ``after``, in order."""
@@ -121,6 +151,8 @@ class Journal:
             ) from error
 
     def close(self) -> None:
+        if self._unsettled:
+            self.settle(now=True)
         self._connection.close()
 
     @contextlib.contextmanager
@@ -143,8 +175,9 @@ Row = tuple[int | None, float, str, str, str]
 def _writer(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY)
     try:
-        connection.execute(f"PRAGMA journal_mode={journal_mode(path, psutil.disk_partitions(all=True))}")
-        connection.execute("PRAGMA synchronous=FULL")
+        mode = journal_mode(path, psutil.disk_partitions(all=True))
+        connection.execute(f"PRAGMA journal_mode={mode}")
+        connection.execute(f"PRAGMA synchronous={'NORMAL' if mode == 'WAL' else 'FULL'}")  # `settle` waits for a WAL
         connection.execute(
             "CREATE TABLE IF NOT EXISTS events (number INTEGER PRIMARY KEY, time REAL NOT NULL, "
             "kind TEXT NOT NULL, data TEXT NOT NULL, seal TEXT NOT NULL)"

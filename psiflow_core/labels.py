@@ -22,7 +22,7 @@ from ase.stress import voigt_6_to_full_3x3_stress
 
 from psiflow_core.components import Spec
 from psiflow_core.errors import CampaignError, LabelCorrupt, StructureError
-from psiflow_core.models import write_atomically
+from psiflow_core.files import write_atomically
 from psiflow_core.structures import (
     MOMENTS,
     Plain,

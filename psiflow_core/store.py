@@ -15,9 +15,10 @@ from typing import IO
 from ase import Atoms
 
 from psiflow_core.errors import CampaignError
+from psiflow_core.files import write_json
 from psiflow_core.journal import Journal
 from psiflow_core.structures import Plain, to_plain
-from psiflow_core.tasks import RESULT, structure_file, write_json
+from psiflow_core.tasks import RESULT, structure_file
 
 HEARTBEAT = 4.0
 """How often a driver shows that it lives. [s]"""

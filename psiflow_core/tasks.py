@@ -19,7 +19,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from ase import Atoms
@@ -38,8 +38,9 @@ from psiflow_core.components import (
     Walker,
 )
 from psiflow_core.errors import EngineMissing, LabelCorrupt, ReferenceFailed
+from psiflow_core.files import copy_atomically, file_digest, write_json
 from psiflow_core.leases import end_children, lease
-from psiflow_core.models import ModelFile, copy_atomically, file_digest, load_members, write_atomically
+from psiflow_core.models import ModelFile, load_members
 from psiflow_core.plugins import build, registry
 from psiflow_core.predictors import Committee
 from psiflow_core.sampling import Checked, Limits, Visited, sample_together
@@ -331,11 +332,6 @@ def read_walker(plain: Plain) -> Walker:
     written = json.loads(ModelFile(Path(plain["file"]), plain["digest"]).verified().read_text())
     state = written["state"]
     return Walker(from_plain(written["structure"]), None if state is None else base64.b64decode(state), written["step"])
-
-
-def write_json(path: Path, plain: Any, durable: bool = False) -> None:
-    """Write plain data so that others see all of it or nothing; `durable` survives a loss of power."""
-    write_atomically(path, json.dumps(plain).encode(), durable)
 
 
 def _resources(task: Plain) -> Resources:

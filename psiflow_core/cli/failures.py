@@ -18,12 +18,13 @@ from rich.text import Text
 
 from psiflow_core.components import Executor, Spec
 from psiflow_core.errors import CampaignError, ModelCorrupt, did_you_mean
+from psiflow_core.files import write_json
 from psiflow_core.learning.campaign import WORK, Failure, State
 from psiflow_core.learning.dispatch import INPUT, PATHS
 from psiflow_core.learning.records import Recorded, read_campaign
 from psiflow_core.plugins import build
 from psiflow_core.structures import Plain, digest, from_plain, label_of
-from psiflow_core.tasks import label_file, perform, read_label, read_walker, write_json
+from psiflow_core.tasks import label_file, perform, read_label, read_walker
 
 SHOWN = 100
 """Characters of a message in the table; `psiflow rerun` shows all of it, and the trace."""

@@ -17,14 +17,15 @@ from ase import Atoms
 from psiflow_core.components import Spec
 from psiflow_core.context import Outcome, Work
 from psiflow_core.errors import ModelCorrupt
+from psiflow_core.files import write_json
 from psiflow_core.learning.campaign import WORK, Candidate, Generation, State, Task
 from psiflow_core.learning.metrics import error_at
 from psiflow_core.learning.settings import Settings
 from psiflow_core.learning.walkers import derive_seed
-from psiflow_core.models import ModelFile, make_durable
+from psiflow_core.models import ModelFile
 from psiflow_core.store import Store
 from psiflow_core.structures import Plain, from_plain, label_of, sha256, to_plain
-from psiflow_core.tasks import has_label, label_file, read_label, write_json
+from psiflow_core.tasks import has_label, label_file, read_label
 
 PATHS = {"file", "path", "folder", "labels", "manifest", "weights", "candidates"}
 """Names under which paths stand in a task's input."""
@@ -104,7 +105,6 @@ class Dispatch:
         about = order.task.about
         if order.task.kind == "label":
             file = self._label_file(order)
-            make_durable(file)  # here, for workers need not wait for the disk
             verdict = self._verdict(state.candidates[about["candidate"]], file)
             return "labelled", told | verdict | {"cached": value["cached"]}
         if order.task.kind == "train":

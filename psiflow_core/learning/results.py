@@ -9,11 +9,12 @@ import ase.io
 from ase import Atoms
 
 from psiflow_core.components import Spec
+from psiflow_core.files import write_atomically, write_json
 from psiflow_core.learning.campaign import Candidate, State
 from psiflow_core.learning.dispatch import Dispatch
-from psiflow_core.models import ModelFile, TrainedPotential, write_atomically
+from psiflow_core.models import ModelFile, TrainedPotential
 from psiflow_core.store import Store
-from psiflow_core.tasks import read_label, write_json
+from psiflow_core.tasks import read_label
 
 
 def results_are_written(store: Store, state: State) -> bool:

@@ -123,7 +123,10 @@ class Session:
     def _write_down(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
             order = self._orders.pop(outcome.key)
-            self._append(*self.dispatch.event(order, self._settled(order, outcome), self.state))
+            kind, data = self.dispatch.event(order, self._settled(order, outcome), self.state)
+            if kind == "labelled":
+                self._journal.relies_on(self._store.absolute(data["file"]))  # workers need not wait for the disk
+            self._append(kind, data)
 
     def _settled(self, order: Order, outcome: Outcome) -> Outcome:
         """What a task came to: a worker may have been lost after it had finished.

@@ -11,10 +11,10 @@ from pathlib import Path
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from psiflow_core.files import write_atomically
 from psiflow_core.learning.campaign import Candidate, Origin
 from psiflow_core.learning.progress import clock
 from psiflow_core.learning.records import HASH, Recorded, read_campaign
-from psiflow_core.models import write_atomically
 from psiflow_core.report import figures
 from psiflow_core.report.summary import fate, read_evaluation, summarise
 from psiflow_core.structures import Plain

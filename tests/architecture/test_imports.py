@@ -17,7 +17,7 @@ CORE = ROOT / "psiflow_core"
 SOURCES = sorted(CORE.rglob("*.py"))
 PLUGIN_SOURCES = sorted((ROOT / "plugins").glob("*/src/*/*.py"))
 
-FOUNDATION = {"errors", "structures", "options"}
+FOUNDATION = {"errors", "files", "structures", "options"}
 CONTRACTS = FOUNDATION | {"components"}
 REGISTRY = CONTRACTS | {"hookspecs", "predictors", "plugins"}
 WORK = REGISTRY | {"models", "sampling", "leases", "tasks", "guard"}
@@ -25,6 +25,7 @@ LOOP = WORK | {"context", "journal", "store", "learning"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "files": set(),
     "structures": {"errors"},
     "options": set(),
     "components": FOUNDATION,

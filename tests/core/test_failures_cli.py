@@ -22,11 +22,12 @@ from psiflow_core.cli import main
 from psiflow_core.cli.failures import failures
 from psiflow_core.components import LabelTask
 from psiflow_core.errors import CampaignError, ReferenceFailed, WalkerExploded
+from psiflow_core.files import write_json
 from psiflow_core.learning.dispatch import INPUT
 from psiflow_core.learning.records import read_campaign
 from psiflow_core.sampling import Visited
 from psiflow_core.structures import Label, Plain, digest
-from psiflow_core.tasks import read_label, write_json
+from psiflow_core.tasks import read_label
 
 Command = Callable[..., tuple[int, str, str]]
 

@@ -21,6 +21,7 @@ import psutil
 import pytest
 from ase.build import molecule
 
+from psiflow_core import journal as journal_module
 from psiflow_core.errors import CampaignError
 from psiflow_core.journal import Journal, journal_mode
 from psiflow_core.store import Store
@@ -463,3 +464,51 @@ def test_a_driver_on_another_host_is_noticed_where_locks_do_not_reach_as_long_as
     store = Store(tmp_path / "c")
     store.open_for_writing().close()
     store.release()
+
+
+def test_a_journal_waits_for_its_disk_at_most_a_hundredth_of_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, waits = [0.0], []
+
+    def disk(path: Path) -> None:
+        waits.append(path.name)
+        clock[0] += 0.1
+
+    monkeypatch.setattr(journal_module, "make_durable", disk)
+    monkeypatch.setattr(journal_module, "time", SimpleNamespace(monotonic=lambda: clock[0], time=time.time))
+    journal = Journal(tmp_path / "journal.sqlite", write=True)
+    label = tmp_path / "label.json"
+    journal.append("opened", {})
+    assert waits == ["journal.sqlite-wal"]  # an event after a long silence is on the disk at once
+    journal.relies_on(label)
+    for number in range(99):
+        clock[0] += 0.1
+        journal.append("started", {"number": number})
+    assert len(waits) == 1
+    clock[0] += 0.2
+    journal.append("labelled", {})
+    assert waits[1:] == ["label.json", "journal.sqlite-wal"]  # what an event speaks of is there before it
+    journal.append("finished", {})
+    journal.close()
+    assert waits[3:] == ["journal.sqlite-wal"]
+
+
+def test_a_journal_that_lost_its_last_moment_is_whole(tmp_path: Path) -> None:
+    """A loss of power takes the end of SQLite's log away, at any byte of it."""
+    source = tmp_path / "journal.sqlite"
+    journal = Journal(source, write=True)
+    for number in range(30):
+        journal.append("started", {"number": number})
+    log = source.with_name("journal.sqlite-wal").read_bytes()
+    for size in range(0, len(log), len(log) // 20):
+        folder = tmp_path / str(size)
+        folder.mkdir()
+        shutil.copy(source, folder)
+        (folder / "journal.sqlite-wal").write_bytes(log[:size])
+        found = Journal(folder / "journal.sqlite", write=True)
+        assert found.damaged is None
+        numbers = [event.data["number"] for event in found.events()]
+        assert numbers == list(range(len(numbers)))
+        found.close()
+    journal.close()

@@ -32,10 +32,11 @@ import psutil
 from ase.build import molecule
 
 import psiflow_core as psiflow
+from psiflow_core.files import file_digest
 from psiflow_core.guard import lives
 from psiflow_core.learning.events import fold
 from psiflow_core.learning.records import read_campaign
-from psiflow_core.models import ModelFile, TrainedPotential, file_digest
+from psiflow_core.models import ModelFile, TrainedPotential
 from psiflow_core.structures import digest, from_plain
 
 LABELS, TESTS, ATOMS = 40, 2, 2
