@@ -21,9 +21,9 @@ from parsl.config import Config
 from parsl.dataflow.dflow import DataFlowKernel
 
 from psiflow_core.builtin.executors import Local
+from psiflow_core.catalogue import executor
 from psiflow_core.components import Pool
 from psiflow_core.context import Context
-from psiflow_core.plugins import executor
 from psiflow_core.tasks import perform
 
 

@@ -9,7 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from psiflow_core.catalogue import executor as executor
+    from psiflow_core.catalogue import potential as potential
+    from psiflow_core.catalogue import reference as reference
+    from psiflow_core.catalogue import sampler as sampler
     from psiflow_core.context import Context as Context
+    from psiflow_core.environments import adopt as adopt
     from psiflow_core.learning.online import OnlineLearning as OnlineLearning
     from psiflow_core.learning.online import Result as Result
     from psiflow_core.learning.selection import Bootstrap as Bootstrap
@@ -22,10 +27,6 @@ if TYPE_CHECKING:
     from psiflow_core.learning.walkers import Segments as Segments
     from psiflow_core.learning.walkers import Walking as Walking
     from psiflow_core.models import TrainedPotential as TrainedPotential
-    from psiflow_core.plugins import executor as executor
-    from psiflow_core.plugins import potential as potential
-    from psiflow_core.plugins import reference as reference
-    from psiflow_core.plugins import sampler as sampler
     from psiflow_core.sampling import Limits as Limits
 
     __version__: str
@@ -45,10 +46,11 @@ _HOMES = {
     "TrainedPotential": "models",
     "Training": "learning.training",
     "Walking": "learning.walkers",
-    "executor": "plugins",
-    "potential": "plugins",
-    "reference": "plugins",
-    "sampler": "plugins",
+    "adopt": "environments",
+    "executor": "catalogue",
+    "potential": "catalogue",
+    "reference": "catalogue",
+    "sampler": "catalogue",
 }
 
 __all__ = sorted(_HOMES)

@@ -168,6 +168,21 @@ class Prediction:
     """Spread of the forces in a committee, shape (atoms,): the standard deviation of each atom's force
     over the members, as in Zhang et al., Phys. Rev. Mater. 3, 023804 (2019). None without a committee. [eV/Å]"""
 
+    def to_plain(self) -> Plain:
+        return {
+            "energy": self.energy,
+            "forces": self.forces.tolist(),
+            "stress": None if self.stress is None else self.stress.tolist(),
+            "deviation": None if self.deviation is None else self.deviation.tolist(),
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Plain) -> Prediction:
+        stress, deviation = (
+            None if plain[name] is None else np.asarray(plain[name], float) for name in ("stress", "deviation")
+        )
+        return cls(plain["energy"], np.asarray(plain["forces"], float).reshape(-1, 3), stress, deviation)
+
 
 class Predictor(ABC):
     """A loaded model. Batched first: everything else is made from `predict`."""
@@ -325,8 +340,8 @@ class Pool:
     label: str
     folder: Path
     """For scripts and logs of this pool."""
-    python: str
-    """The interpreter that workers run."""
+    python: tuple[str, ...]
+    """The words that start the Python of its workers: an interpreter, or a container's command before one."""
     driver: int
     """Process id of the driver: a worker whose driver has died must end."""
 

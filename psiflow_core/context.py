@@ -6,11 +6,10 @@ import itertools
 import os
 import queue
 import re
-import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +17,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from psiflow_core import guard
+from psiflow_core.catalogue import as_spec
 from psiflow_core.components import Component, Executor, Pool, Resources, Spec
+from psiflow_core.environments import Environment, choose
 from psiflow_core.errors import OptionError, WorkerLost
 from psiflow_core.leases import end, read_verdict
-from psiflow_core.plugins import as_spec, build
+from psiflow_core.plugins import build
 from psiflow_core.structures import Plain
 from psiflow_core.tasks import failure, perform
 
@@ -63,6 +64,7 @@ class _Started:
     """A pool that runs."""
 
     executor: ParslExecutor
+    environment: Environment
     folder: Path
     number: int
     """How often it was started anew."""
@@ -95,13 +97,16 @@ class Context:
         self._executors = {name: cast(Executor, build(spec)) for name, spec in self._specs.items()}
         self._given_folder = None if folder is None else Path(folder)
         self._kernel: DataFlowKernel | None = None
-        self._pools: dict[str, _Started] = {}
+        self._pools: dict[tuple[str, str], _Started] = {}
+        """By the name of the pool and of the environment that its workers run in."""
         self._folder = Path()
         self._own_folder: tempfile.TemporaryDirectory[str] | None = None
         self._tickets = itertools.count()
         self._ended: queue.SimpleQueue[tuple[int, Outcome]] = queue.SimpleQueue()
-        self._running: dict[int, tuple[str, str]] = {}
-        """By ticket: key and pool. A ticket is never used again, so that late outcomes are nobody's."""
+        self._running: dict[int, tuple[str, tuple[str, str]]] = {}
+        """By ticket: key, and pool with environment. A ticket is never used twice: late outcomes are nobody's."""
+        self._chosen: dict[tuple[str, ...], Environment] = {}
+        """By what is needed."""
 
     def __enter__(self) -> Context:
         return self
@@ -125,8 +130,27 @@ class Context:
         """Every pool's executor and options, for the journal."""
         return {name: spec.to_plain() for name, spec in self._specs.items()}
 
-    def start(self) -> None:
-        """Start the pools; the first task does it."""
+    def start(self, needs: Sequence[tuple[Work, Sequence[Spec]]] = ()) -> None:
+        """Start workers for these kinds of work and components; what is not started here, the first task starts.
+
+        Raises:
+            PluginNotFound: no environment has what a kind of work needs.
+            EnvironmentUnfit: the one that has it disagrees with this interpreter, or is not as it was recorded.
+        """
+        wanted = {}
+        for work, components in needs:
+            environment = self._choose(components)
+            wanted[self._pool_of[work], environment.name] = environment
+        for key, environment in wanted.items():
+            if key not in self._pools and environment.name:
+                environment.agree()
+        self._start_kernel()
+        new = {key: self._build(key[0], one) for key, one in wanted.items() if key not in self._pools}
+        self._pools.update(new)
+        if new:
+            cast("DataFlowKernel", self._kernel).add_executors([pool.executor for pool in new.values()])
+
+    def _start_kernel(self) -> None:
         if self._kernel is not None:
             return
         from parsl.config import Config
@@ -137,9 +161,8 @@ class Context:
         if self._given_folder is not None:
             self._given_folder.mkdir(parents=True, exist_ok=True)
             self._folder = _harmless(self._given_folder.absolute(), self._folder)
-        self._pools = {name: self._build(name) for name in self._executors}
         config = Config(
-            executors=[pool.executor for pool in self._pools.values()],
+            executors=(),
             initialize_logging=False,
             run_dir=str(self._folder / "parsl"),
             strategy_period=0.5,
@@ -150,21 +173,35 @@ class Context:
             warnings.simplefilter("ignore")
             self._kernel = DataFlowKernel(config)
 
-    def submit(self, key: str, work: Work, kind: str, task: Plain) -> None:
+    def submit(
+        self,
+        key: str,
+        work: Work,
+        kind: str,
+        task: Plain,
+        needs: Sequence[Spec] = (),
+        asks: Sequence[Spec] = (),
+    ) -> None:
         """Start a task; its outcome will come out of `completed` under its key.
 
         Args:
             work: which pool it goes to.
             kind: which function of `psiflow_core.tasks` it is.
+            needs: components that its worker has to have; they choose its environment.
+            asks: potentials that it asks for predictions, in other environments where it has to be.
+
+        Raises:
+            PluginNotFound, EnvironmentUnfit: as `start`.
         """
-        self.start()
-        pool = self._pool_of[work]
+        self.start([(work, needs)])
+        pool = self._pool_of[work], self._choose(needs).name
         if pool in dict(self._dead_pools()):
             self._replace(pool)
-        resources = self._executors[pool].resources()._asdict()
+        resources = self._executors[pool[0]].resources()._asdict()
+        told = {**task, "resources": resources, "homes": self._homes(asks, self._pools[pool].environment)}
         future: Future[Plain] = cast("DataFlowKernel", self._kernel).submit(
             perform,
-            app_args=(kind, {**task, "resources": resources}),
+            app_args=(kind, told),
             executors=[self._pools[pool].executor.label],
             cache=False,
             ignore_for_cache=None,
@@ -190,14 +227,16 @@ class Context:
                 yield outcome
             deadline = 0.0
 
-    def run(self, work: Work, kind: str, task: Plain, timeout: float | None = None) -> Outcome:
+    def run(
+        self, work: Work, kind: str, task: Plain, timeout: float | None = None, needs: Sequence[Spec] = ()
+    ) -> Outcome:
         """Run one task and wait for it; for checks, not for campaigns.
 
         Raises:
             WorkerLost: no outcome within ``timeout`` seconds.
         """
         key = f"{kind}-{time.monotonic_ns()}"
-        self.submit(key, work, kind, task)
+        self.submit(key, work, kind, task, needs)
         deadline = None if timeout is None else time.monotonic() + timeout
         while deadline is None or time.monotonic() < deadline:
             for outcome in self.completed():
@@ -217,6 +256,7 @@ class Context:
             kernel.cleanup()
         finally:
             end(started)
+            self._pools.clear()
             self._running.clear()
             self._ended = queue.SimpleQueue()
             if self._own_folder is not None:
@@ -227,21 +267,31 @@ class Context:
         if self._running:
             self.close()
 
-    def _build(self, name: str) -> _Started:
+    def _build(self, name: str, environment: Environment, number: int = 0) -> _Started:
         """A pool's executor, and the folder in which its guards know it."""
-        again = self._pools[name].number + 1 if name in self._pools else 0
-        label = f"{name}-{again}" if again else name
+        label = "-".join([name, *([environment.name] if environment.name else []), *([str(number)] if number else [])])
         folder = self._folder / f"{label}-{os.getpid()}"
-        executor = self._executors[name].build(Pool(label, folder, sys.executable, os.getpid()))
-        return _Started(executor, folder, again)
+        executor = self._executors[name].build(Pool(label, folder, environment.launch, os.getpid()))
+        return _Started(executor, environment, folder, number)
 
-    def _replace(self, name: str) -> None:
+    def _replace(self, key: tuple[str, str]) -> None:
         """Start a pool anew, of which the interchange has died."""
-        dead, lost = self._pools[name], dict(self._dead_pools())[name]
+        dead, lost = self._pools[key], dict(self._dead_pools())[key]
         dead.executor.set_bad_state_and_fail_all(lost)
         end(guard.guarding(dead.folder))
-        self._pools[name] = self._build(name)
-        cast("DataFlowKernel", self._kernel).add_executors([self._pools[name].executor])
+        self._pools[key] = self._build(key[0], dead.environment, dead.number + 1)
+        cast("DataFlowKernel", self._kernel).add_executors([self._pools[key].executor])
+
+    def _choose(self, needs: Sequence[Spec]) -> Environment:
+        key = tuple(spec.digest for spec in needs)
+        if key not in self._chosen:
+            self._chosen[key] = choose(needs)
+        return self._chosen[key]
+
+    def _homes(self, asks: Sequence[Spec], own: Environment) -> dict[str, list[str]]:
+        """What starts the Python of the potentials that a task asks and that its own environment lacks."""
+        elsewhere = [spec for spec in asks if (own.misses(spec) if own.name else self._choose([spec]).name)]
+        return {spec.name: list(self._choose([spec]).launch) for spec in elsewhere}
 
     def _orphaned(self) -> Iterator[Outcome]:
         """Tasks of a pool whose interchange has died: Parsl would wait for them for ever."""
@@ -250,12 +300,15 @@ class Context:
                 key, _ = self._running.pop(ticket)
                 yield Outcome(key, None, failure(lost) | {"reason": "lost worker"})
 
-    def _dead_pools(self) -> Iterator[tuple[str, WorkerLost]]:
+    def _dead_pools(self) -> Iterator[tuple[tuple[str, str], WorkerLost]]:
         for pool, started in self._pools.items():
             process = getattr(started.executor, "interchange_proc", None)
             if process is not None and process.poll() is not None:
-                code = process.returncode
-                yield pool, WorkerLost(f"the interchange of pool '{pool}' has died (exit code {code})")
+                label, code = started.executor.label, process.returncode
+                yield (
+                    pool,
+                    WorkerLost(f"the interchange of pool '{label}' has died (exit code {code})"),
+                )
 
 
 def _harmless(folder: Path, own: Path) -> Path:

@@ -21,11 +21,12 @@ from rich.text import Text
 
 from psiflow_core import guard
 from psiflow_core.builtin.executors import machine_cores
+from psiflow_core.catalogue import executor
 from psiflow_core.components import Kind, Spec
 from psiflow_core.context import Context, Work
 from psiflow_core.errors import CampaignError, OptionError, PsiflowError
 from psiflow_core.journal import Journal
-from psiflow_core.plugins import Registered, executor, registry
+from psiflow_core.plugins import Registered, registry
 
 PATIENCE = 40.0
 """How long a worker may take to start, or to import an engine. [s]"""

@@ -18,6 +18,18 @@ class PluginBroken(PsiflowError):
     """The plugin that should offer the component could not be loaded; the message holds the cause."""
 
 
+class EnvironmentUnfit(PsiflowError):
+    """An environment cannot serve: it does not start, disagrees in a version, or is not as recorded.
+
+    ``found`` says what is wrong, ``fix`` what to do about it where that is a sentence of its own.
+    """
+
+    def __init__(self, found: str, fix: str = "") -> None:
+        super().__init__(f"{found}. {fix}" if fix else found)
+        self.found = found
+        self.fix = fix
+
+
 class OptionError(PsiflowError, ValueError):
     """An option of a component, or of the campaign, is unknown or has a value outside its range."""
 

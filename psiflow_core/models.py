@@ -15,8 +15,9 @@ from ase import Atoms
 from psiflow_core.components import Potential, Prediction, Predictor, Spec
 from psiflow_core.errors import ModelCorrupt
 from psiflow_core.files import copy_atomically, file_digest, write_atomically
-from psiflow_core.plugins import build
+from psiflow_core.plugins import build, registry
 from psiflow_core.predictors import Committee
+from psiflow_core.served import Served
 from psiflow_core.structures import Array, Plain
 
 if TYPE_CHECKING:
@@ -54,6 +55,21 @@ class ModelFile:
         return cls(Path(plain["path"]), plain["digest"])
 
 
+@dataclass(frozen=True)
+class Member:
+    """One member of a committee: its weights, and the potential that they are of."""
+
+    potential: Spec
+    file: ModelFile
+
+    def to_plain(self) -> Plain:
+        return {"potential": self.potential.to_plain(), **self.file.to_plain()}
+
+    @classmethod
+    def from_plain(cls, plain: Plain) -> Member:
+        return cls(Spec.from_plain(plain["potential"]), ModelFile.from_plain(plain))
+
+
 class _Warm:
     """Loaded models of this process, by content; the least recently used goes first."""
 
@@ -62,11 +78,11 @@ class _Warm:
         self._lock = threading.Lock()
         self._loaded: OrderedDict[tuple[str, str, str], Predictor] = OrderedDict()
 
-    def get(self, spec: Spec, file: ModelFile, device: str) -> Predictor:
-        key = (spec.digest, file.digest, device)
+    def get(self, member: Member, device: str) -> Predictor:
+        key = (member.potential.digest, member.file.digest, device)
         with self._lock:
             if key not in self._loaded:
-                self._loaded[key] = cast(Potential, build(spec)).load(file.verified(), device)
+                self._loaded[key] = _load(member, device)
             self._loaded.move_to_end(key)
             while len(self._loaded) > self._limit:
                 self._loaded.popitem(last=False)
@@ -76,30 +92,56 @@ class _Warm:
 _warm = _Warm(KEPT_LOADED)
 
 
-def load_members(spec: Spec, files: Sequence[ModelFile], device: str = "cpu") -> list[Predictor]:
+def load_members(members: Sequence[Member], device: str = "cpu") -> list[Predictor]:
     """The predictors of these models; what this process has loaded before is not loaded again.
+
+    A potential that this interpreter lacks is asked in the process of an environment that has it.
 
     Raises:
         ModelCorrupt: a file is missing or is not the one that was recorded.
+        PluginNotFound: no environment has its potential.
     """
-    return [_warm.get(spec, file, device) for file in files]
+    return [_warm.get(member, device) for member in members]
+
+
+def _load(member: Member, device: str) -> Predictor:
+    spec, file = member.potential, member.file.verified()
+    if not registry().has(spec.kind, spec.name):
+        return Served(spec, file, member.file.digest, device)
+    return cast(Potential, build(spec)).load(file, device)
 
 
 class TrainedPotential:
-    """A committee that can be used: the outcome of a campaign."""
+    """A committee that can be used: the outcome of a campaign. Its members may be of several potentials."""
 
-    def __init__(self, spec: Spec, members: Sequence[ModelFile]) -> None:
-        self.spec = spec
+    def __init__(self, members: Sequence[Member]) -> None:
         self.members = list(members)
 
     def __repr__(self) -> str:
-        spec, count = self.spec, len(self.members)
-        members = "1 member" if count == 1 else f"{count} members"
-        return f"<TrainedPotential {spec.name}: {members}, of {spec.distribution} {spec.version}>"
+        count = len(self.members)
+        of = ", ".join(f"{spec.name} of {spec.distribution} {spec.version}" for spec in self.potentials)
+        return f"<TrainedPotential: {'1 member' if count == 1 else f'{count} members'}; {of}>"
+
+    @property
+    def potentials(self) -> list[Spec]:
+        """What its members are of, each once."""
+        return list({member.potential.digest: member.potential for member in self.members}.values())
+
+    def only(self, name: str) -> TrainedPotential:
+        """The members of one architecture.
+
+        Raises:
+            LookupError: there are none.
+        """
+        found = [member for member in self.members if member.potential.name == name]
+        if not found:
+            names = ", ".join(spec.name for spec in self.potentials)
+            raise LookupError(f"no member is of potential '{name}'; there are: {names}")
+        return TrainedPotential(found)
 
     def predictor(self, device: str = "cpu") -> Predictor:
         """The mean over the members."""
-        members = load_members(self.spec, self.members, device)
+        members = load_members(self.members, device)
         return members[0] if len(members) == 1 else Committee(members)
 
     def calculator(self, device: str = "cpu") -> Calculator:
@@ -111,29 +153,30 @@ class TrainedPotential:
         return self.predictor(device).predict(structures)
 
     def features(self, structures: Sequence[Atoms], device: str = "cpu") -> list[Array]:
-        """Invariant per-atom descriptors, as the potential defines them."""
+        """Invariant per-atom descriptors, as the potential of the first member defines them."""
         return self.predictor(device).features(structures)
 
     def export(self, folder: str | Path) -> list[Path]:
         """Write each member in its architecture's own format; returns the files."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        potential = cast(Potential, build(self.spec))
-        targets = [folder / f"{self.spec.name}-{number}.model" for number in range(len(self.members))]
+        targets = [folder / f"{one.potential.name}-{number}.model" for number, one in enumerate(self.members)]
         for member, target in zip(self.members, targets, strict=True):
-            potential.export(member.verified(), target)
+            _export(member, target)
         return targets
 
     def save(self, folder: str | Path) -> Path:
-        """Write spec and weights to a folder that `load` reads, here or elsewhere."""
+        """Write specs and weights to a folder that `load` reads, here or elsewhere."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        names = [f"member-{number}{member.path.suffix}" for number, member in enumerate(self.members)]
+        names = [f"member-{number}{member.file.path.suffix}" for number, member in enumerate(self.members)]
         for member, name in zip(self.members, names, strict=True):
-            copy_atomically(member.verified(), folder / name)
-        members = [{"file": name, "digest": member.digest} for name, member in zip(names, self.members, strict=True)]
-        description = json.dumps({"potential": self.spec.to_plain(), "members": members}, indent=1)
-        write_atomically(folder / "potential.json", description.encode())
+            copy_atomically(member.file.verified(), folder / name)
+        members = [
+            {"potential": member.potential.to_plain(), "file": name, "digest": member.file.digest}
+            for name, member in zip(names, self.members, strict=True)
+        ]
+        write_atomically(folder / "potential.json", json.dumps({"members": members}, indent=1).encode())
         return folder
 
     @classmethod
@@ -149,7 +192,18 @@ class TrainedPotential:
             hint = f"; give {inside}" if (inside / "potential.json").is_file() else ""
             raise ModelCorrupt(f"there is no potential in {folder}: potential.json is missing{hint}")
         plain = json.loads(description.read_text())
-        members = [ModelFile(Path(folder) / member["file"], member["digest"]) for member in plain["members"]]
+        members = [
+            Member(Spec.from_plain(one["potential"]), ModelFile(Path(folder) / one["file"], one["digest"]))
+            for one in plain["members"]
+        ]
         for member in members:
-            member.verified()
-        return cls(Spec.from_plain(plain["potential"]), members)
+            member.file.verified()
+        return cls(members)
+
+
+def _export(member: Member, target: Path) -> None:
+    predictor = None if registry().has("potential", member.potential.name) else load_members([member])[0]
+    if isinstance(predictor, Served):
+        predictor.export(target)
+    else:
+        cast(Potential, build(member.potential)).export(member.file.verified(), target)

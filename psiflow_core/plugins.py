@@ -6,7 +6,7 @@ and told to whoever asks for something that it might have had; the others work.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
@@ -105,6 +105,10 @@ class Registry:
             raise self._unknown(kind, name)
         return self._found[key]
 
+    def has(self, kind: Kind, name: str) -> bool:
+        """Whether `find` would find it."""
+        return (kind, name) in self._found and (kind, name) not in self.clashes
+
     def all(self) -> list[Registered]:
         """Every usable component, by kind and name."""
         return [self._found[key] for key in sorted(self._found) if key not in self.clashes]
@@ -176,34 +180,3 @@ def registry() -> Registry:
 def build(spec: Spec) -> Component:
     """The object that a spec describes, from the plugins of this interpreter."""
     return registry().find(spec.kind, spec.name).component.parse(spec.options)
-
-
-def _by_name(kind: Kind) -> Callable[..., Spec]:
-    def checked_spec(name: str, /, **options: Any) -> Spec:
-        return registry().find(kind, name).spec(options)
-
-    checked_spec.__name__ = kind
-    checked_spec.__doc__ = f"""The {kind} of this name with these options, checked, as a `Spec`.
-
-    `psiflow plugins NAME` prints the options with types, units and defaults.
-
-    Raises:
-        PluginNotFound, PluginBroken: there is no such {kind}, or its plugin does not load.
-        OptionError: an option is unknown, missing or out of range.
-    """
-    return checked_spec
-
-
-potential = _by_name("potential")
-sampler = _by_name("sampler")
-reference = _by_name("reference")
-executor = _by_name("executor")
-
-
-def as_spec(kind: Kind, given: Spec | Component | str) -> Spec:
-    """A spec from what a user may give for a component: a spec, an object, or a name."""
-    if isinstance(given, str):
-        return registry().find(kind, given).spec({})
-    if isinstance(given, Component):
-        return registry().find(kind, given.name).spec(given.options())
-    return given

@@ -29,6 +29,7 @@ from psiflow_core.components import (
     LabelTask,
     Potential,
     Prediction,
+    Predictor,
     Reference,
     Resources,
     Sampler,
@@ -40,10 +41,11 @@ from psiflow_core.components import (
 from psiflow_core.errors import EngineMissing, LabelCorrupt, ReferenceFailed
 from psiflow_core.files import copy_atomically, file_digest, write_json
 from psiflow_core.leases import end_children, lease
-from psiflow_core.models import ModelFile, load_members
+from psiflow_core.models import Member, ModelFile, load_members
 from psiflow_core.plugins import build, registry
 from psiflow_core.predictors import Committee
 from psiflow_core.sampling import Checked, Limits, Visited, sample_together
+from psiflow_core.served import homes
 from psiflow_core.structures import Label, Plain, digest, from_plain, sha256, to_plain, with_label
 
 RESULT = "result.json"
@@ -65,7 +67,7 @@ def perform(kind: str, task: Plain) -> Plain:
     start = time.perf_counter()
     outcome: Plain
     try:
-        with lease(task.get("folder"), task.get("resources", {})):
+        with lease(task.get("folder"), task.get("resources", {})), homes(task.get("homes", {})):
             value = TASKS[kind](task)
         outcome = {"value": json.loads(json.dumps(value))}  # no plugin's own types cross the border
     except Exception as error:  # failures cross the border as text, with the name of their type
@@ -179,8 +181,7 @@ def sample(task: Plain) -> Plain:
     sampler = cast(Sampler, build(Spec.from_plain(task["sampler"])))
     require_engine(sampler)
     resources = _resources(task)
-    files = [ModelFile.from_plain(plain) for plain in task["models"]]
-    members = load_members(Spec.from_plain(task["potential"]), files, resources.device)
+    members = _members(task["models"], resources)
     visits = sample_together(
         sampler,
         [read_walker(plain) for plain in task["walkers"]],
@@ -198,26 +199,21 @@ def sample(task: Plain) -> Plain:
 
 def score(task: Plain) -> Plain:
     """How much a committee disagrees about structures that wait for a label: the largest spread in each. [eV/Å]"""
-    spec, resources = Spec.from_plain(task["potential"]), _resources(task)
-    files = [ModelFile.from_plain(plain) for plain in task["models"]]
     folder = Path(task["candidates"])
     records = [json.loads((folder / key[:2] / f"{key}.json").read_text()) for key in task["structures"]]
-    answers = Committee(load_members(spec, files, resources.device)).predict(
-        [from_plain(record["structure"]) for record in records]
-    )
+    committee = Committee(_members(task["models"], _resources(task)))
+    answers = committee.predict([from_plain(record["structure"]) for record in records])
     return {"deviations": [_need(one) for one in answers]}
 
 
 def evaluate(task: Plain) -> Plain:
-    """Predictions of several generations, each a committee, for labelled structures, into one file."""
-    spec, resources = Spec.from_plain(task["potential"]), _resources(task)
+    """Predictions of several committees for labelled structures, into one file."""
     structures = read_labels(json.loads(Path(task["manifest"]).read_text())["structures"])
     predictions = []
-    for generation in task["generations"]:
-        files = [ModelFile.from_plain(plain) for plain in generation]
-        committee = Committee(load_members(spec, files, resources.device))
+    for models in task["committees"]:
+        committee = Committee(_members(models, _resources(task)))
         chunks = [structures[n : n + CHUNK] for n in range(0, len(structures), CHUNK)]
-        predictions.append([_prediction(answer) for chunk in chunks for answer in committee.predict(chunk)])
+        predictions.append([answer.to_plain() for chunk in chunks for answer in committee.predict(chunk)])
     folder = Path(task["folder"])
     target = _attempt(folder) / "predictions.json"
     write_json(target, {"predictions": predictions})
@@ -334,6 +330,10 @@ def read_walker(plain: Plain) -> Walker:
     return Walker(from_plain(written["structure"]), None if state is None else base64.b64decode(state), written["step"])
 
 
+def _members(models: Sequence[Plain], resources: Resources) -> list[Predictor]:
+    return load_members([Member.from_plain(plain) for plain in models], resources.device)
+
+
 def _resources(task: Plain) -> Resources:
     return Resources(**task.get("resources", {}))
 
@@ -409,14 +409,5 @@ def _write_candidate(checked: Checked, structures: Path) -> Plain:
     structure = checked.structure
     structure.arrays.pop("momenta", None)
     file = structure_file(structures, structure)
-    write_json(file, {"structure": to_plain(structure), "prediction": _prediction(checked.prediction)})
+    write_json(file, {"structure": to_plain(structure), "prediction": checked.prediction.to_plain()})
     return {"structure": digest(structure), "deviation": checked.deviation, "step": checked.step}
-
-
-def _prediction(answer: Prediction) -> Plain:
-    return {
-        "energy": answer.energy,
-        "forces": answer.forces.tolist(),
-        "stress": None if answer.stress is None else answer.stress.tolist(),
-        "deviation": None if answer.deviation is None else answer.deviation.tolist(),
-    }

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import PositiveFloat, PositiveInt
 
 from psiflow_core import guard
 from psiflow_core.components import Executor, Pool, Resources
+from psiflow_core.errors import OptionError
 
 if TYPE_CHECKING:
     from parsl.executors.base import ParslExecutor
@@ -83,8 +85,8 @@ class Local(Executor):
         return WorkerProcesses(
             label=pool.label,
             provider=LocalProvider(init_blocks=1, min_blocks=1, max_blocks=1, launcher=SimpleLauncher()),
-            launch_cmd=f"{shlex.join([*workers, pool.python])} {WORKER_POOL}",
-            interchange_launch_cmd=[*guarded, pool.python, *INTERCHANGE],
+            launch_cmd=f"{shlex.join([*workers, *pool.python])} {WORKER_POOL}",
+            interchange_launch_cmd=[*guarded, sys.executable, *INTERCHANGE],
             address=LOOPBACK,
             loopback_address=LOOPBACK,
             cores_per_worker=1e-6,  # the number of workers is ours to say
@@ -118,4 +120,9 @@ class Threads(Executor):
     def build(self, pool: Pool) -> ParslExecutor:
         from parsl.executors import ThreadPoolExecutor
 
+        if pool.python != (sys.executable,):
+            raise OptionError(
+                "executor 'threads' runs in the driver's own interpreter, and this work needs "
+                f"{shlex.join(pool.python)}; use executor 'local'"
+            )
         return ThreadPoolExecutor(label=pool.label, max_threads=self.workers)

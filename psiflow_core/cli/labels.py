@@ -110,13 +110,13 @@ def _spec(reference: str | None, options: list[str]) -> Spec | None:
     Raises:
         OptionError, PluginNotFound: there is none of this name, or its options are wrong.
     """
-    from psiflow_core.plugins import registry
+    from psiflow_core import catalogue
 
     if reference is None:
         if options:
             raise OptionError("--option is for a reference: give --reference NAME too")
         return None
-    return registry().find("reference", reference).spec(dict(map(_option, options)))
+    return catalogue.spec("reference", reference, dict(map(_option, options)))
 
 
 def _option(text: str) -> tuple[str, Any]:

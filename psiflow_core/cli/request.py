@@ -8,11 +8,11 @@ from typing import Any, cast, get_args
 
 import yaml
 
+from psiflow_core import catalogue
 from psiflow_core.components import Kind, Spec
 from psiflow_core.context import Context, Work
 from psiflow_core.errors import OptionError, did_you_mean
 from psiflow_core.learning.online import OnlineLearning, Result
-from psiflow_core.plugins import registry
 from psiflow_core.structures import Plain
 
 COMPONENTS: tuple[Kind, ...] = ("potential", "sampler", "reference")
@@ -74,7 +74,7 @@ def component(kind: Kind, given: object, where: str) -> Spec:
     if not isinstance(written, dict) or not isinstance(written.get("name"), str):
         raise OptionError(f"{where}: write a name, or {{name: …}} with options, not {given!r}")
     options = {key: value for key, value in written.items() if key != "name"}
-    return registry().find(kind, written["name"]).spec(options)
+    return catalogue.spec(kind, written["name"], options)
 
 
 def _load(file: Path) -> Plain:

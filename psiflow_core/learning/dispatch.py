@@ -18,11 +18,11 @@ from psiflow_core.components import Spec
 from psiflow_core.context import Outcome, Work
 from psiflow_core.errors import ModelCorrupt
 from psiflow_core.files import write_json
-from psiflow_core.learning.campaign import WORK, Candidate, Generation, State, Task
+from psiflow_core.learning.campaign import WORK, Candidate, Generation, State, Task, TaskKind
 from psiflow_core.learning.metrics import error_at
 from psiflow_core.learning.settings import Settings
 from psiflow_core.learning.walkers import derive_seed
-from psiflow_core.models import ModelFile
+from psiflow_core.models import Member, ModelFile
 from psiflow_core.store import Store
 from psiflow_core.structures import Plain, from_plain, label_of, sha256, to_plain
 from psiflow_core.tasks import has_label, label_file, read_label
@@ -44,6 +44,10 @@ class Order:
     task: Task
     work: Work
     input: Plain
+    needs: tuple[Spec, ...] = ()
+    """Components that have to be in one environment: that which runs the task."""
+    asks: tuple[Spec, ...] = ()
+    """Potentials that it asks for predictions; they may be in other environments."""
 
     @property
     def folder(self) -> Path:
@@ -59,14 +63,14 @@ class Dispatch:
 
     def __init__(
         self,
-        potential: Spec,
+        potentials: Sequence[Spec],
         sampler: Spec,
         reference: Spec,
         settings: Settings,
         store: Store,
         start: Sequence[Atoms],
     ) -> None:
-        self._potential = potential
+        self._potentials = potentials
         self._sampler = sampler
         self._reference = reference
         self._settings = settings
@@ -85,7 +89,7 @@ class Dispatch:
         content = make[task.kind](task, state)
         key = sha256([task.kind, _without_paths(content)])
         content["folder"] = str(self._store.tasks / f"{task.id}-{key[:8]}")
-        return Order(task, cast(Work, WORK[task.kind]), content)
+        return Order(task, cast(Work, WORK[task.kind]), content, *_components(task.kind, content))
 
     def known(self, order: Order) -> Outcome | None:
         """The outcome, where it is there already: a label in the store, or a result that outlived a driver."""
@@ -119,16 +123,22 @@ class Dispatch:
             "file": self._relative(order.folder / value["file"]),
             "digest": value["digest"],
             "generations": [generation.number for generation in _complete(state, about["generation"])],
+            "potentials": architectures(self._potentials) if len(self._potentials) > 1 else [],
             "candidates": [candidate.id for candidate in state.candidates if evaluated(candidate)],
         }
         return "evaluated", told | {"generation": about["generation"], "result": result}
 
-    def members(self, generation: Generation) -> list[Plain]:
-        """The model files of a generation, in the order of the members."""
-        return [self._found(model) for model in generation.models]
+    def members(self, generation: Generation) -> list[Member]:
+        """The models of a generation, in the order of the members."""
+        return [self._member(number, generation) for number in sorted(generation.members)]
 
-    def _found(self, model: Plain) -> Plain:
-        return model | {"path": str(self._store.absolute(model["path"]))}
+    def _member(self, number: int, generation: Generation) -> Member:
+        model = generation.members[number]["model"]
+        file = ModelFile(self._store.absolute(model["path"]), model["digest"])
+        return Member(potential_of(number, self._potentials), file)
+
+    def _models(self, generation: Generation) -> list[Plain]:
+        return [member.to_plain() for member in self.members(generation)]
 
     def _label(self, task: Task, state: State) -> Plain:
         candidate = state.candidates[task.about["candidate"]]
@@ -149,11 +159,12 @@ class Dispatch:
         diverged = sum(1 for failed in state.failures if failed.task == task.id and failed.type == "TrainingFailed")
         parent = None
         if self._settings.training.warm_start and generation.number > 0 and not diverged:
-            before = state.generations[generation.number - 1].members.get(about["member"])
-            parent = before and self._found(before["model"])
+            before = state.generations[generation.number - 1]
+            if about["member"] in before.members:
+                parent = self._member(about["member"], before).file.to_plain()
         steps = self._settings.training.length(parent is not None, generation.final)
         return {
-            "potential": self._potential.to_plain(),
+            "potential": potential_of(about["member"], self._potentials).to_plain(),
             **self._manifest(f"train-{generation.number:03d}", manifest, state),
             "parent": parent,
             "seed": derive_seed(self._settings.seed, "train", generation.number, about["member"], diverged),
@@ -170,8 +181,7 @@ class Dispatch:
             sampler = Spec(**{**vars(sampler), "options": {**sampler.options, "temperature": temperature}})
         return {
             "sampler": sampler.to_plain(),
-            "potential": self._potential.to_plain(),
-            "models": self.members(state.generations[task.about["generation"]]),
+            "models": self._driven(task, state),
             "walkers": [self._walker_input(number, state) for number in task.about["walkers"]],
             "steps": walking.segment.steps,
             "check_every": walking.segment.check_every,
@@ -179,6 +189,13 @@ class Dispatch:
             "limits": walking.limits.model_dump(mode="json"),
             "candidates": str(self._store.structures),
         }
+
+    def _driven(self, task: Task, state: State) -> list[Plain]:
+        """The models, that which moves the walkers first: potentials take turns."""
+        members = self.members(state.generations[task.about["generation"]])
+        first = state.walkers[task.about["walkers"][0]]
+        turn = (first.id + first.segments) % len(self._potentials)
+        return [member.to_plain() for member in (*members[turn:], *members[:turn])]
 
     def _walker_input(self, number: int, state: State) -> Plain:
         walker = state.walkers[number]
@@ -190,8 +207,7 @@ class Dispatch:
 
     def _score(self, task: Task, state: State) -> Plain:
         return {
-            "potential": self._potential.to_plain(),
-            "models": self.members(state.generations[task.about["generation"]]),
+            "models": self._models(state.generations[task.about["generation"]]),
             "structures": [state.candidates[number].structure for number in task.about["candidates"]],
             "candidates": str(self._store.structures),
         }
@@ -200,10 +216,16 @@ class Dispatch:
         labelled = [candidate.id for candidate in state.candidates if evaluated(candidate)]
         generations = _complete(state, task.about["generation"])
         return {
-            "potential": self._potential.to_plain(),
             **self._manifest(task.id, {"structures": self._files(state, labelled)}, state),
-            "generations": [self.members(generation) for generation in generations],
+            "committees": [*map(self._models, generations), *self._architectures(generations[-1])],
         }
+
+    def _architectures(self, generation: Generation) -> list[list[Plain]]:
+        """The members of each potential, where there are several."""
+        if len(self._potentials) == 1:
+            return []
+        models, turns = self._models(generation), len(self._potentials)
+        return [models[turn::turns] for turn in range(turns)]
 
     def _manifest(self, name: str, content: Plain, state: State) -> Plain:
         """A list of files goes to workers as a file: it may be long."""
@@ -289,6 +311,27 @@ class Dispatch:
 def _complete(state: State, upto: int) -> list[Generation]:
     """The generations up to this one of which every member is there."""
     return [generation for generation in state.generations[: upto + 1] if generation.complete]
+
+
+def potential_of(member: int, potentials: Sequence[Spec]) -> Spec:
+    """Which potential a member of the committee is of: they take turns."""
+    return potentials[member % len(potentials)]
+
+
+def architectures(potentials: Sequence[Spec]) -> list[str]:
+    """What to call the potentials of a committee: by their names, numbered where two have the same."""
+    names = [spec.name for spec in potentials]
+    twice = {name for name in names if names.count(name) > 1}
+    return [f"{name} ({number})" if name in twice else name for number, name in enumerate(names, 1)]
+
+
+def _components(kind: TaskKind, content: Plain) -> tuple[tuple[Spec, ...], tuple[Spec, ...]]:
+    """The components that a task needs in its own environment, and the potentials that it asks."""
+    own = [Spec.from_plain(content[name]) for name in ("reference", "potential", "sampler") if name in content]
+    models = content["committees"][0] if kind == "evaluate" else content.get("models", [])
+    specs = [Spec.from_plain(plain["potential"]) for plain in models]
+    asks = list({spec.digest: spec for spec in specs}.values())
+    return (*own, *asks[:1]), tuple(asks)
 
 
 def evaluated(candidate: Candidate) -> bool:

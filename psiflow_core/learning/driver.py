@@ -81,7 +81,7 @@ class Driver:
                         self._wind_down(session, show)
                 self._stop.gentle = False
         if not results_are_written(self._store, state):
-            write_results(self._store, state, self._campaign.components["potential"], session.dispatch)
+            write_results(self._store, state, session.dispatch)
         if state.finished == "failed":
             raise CampaignError(f"the campaign gave up: {state.message}. See psiflow status {self._store.folder}")
         return state

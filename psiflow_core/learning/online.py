@@ -12,15 +12,16 @@ import ase.io
 from ase import Atoms
 from pydantic import field_validator
 
+from psiflow_core.catalogue import as_spec
 from psiflow_core.components import Component, Kind, Spec
 from psiflow_core.context import Context
 from psiflow_core.errors import CampaignError, OptionError
 from psiflow_core.learning.campaign import State
+from psiflow_core.learning.dispatch import potential_of
 from psiflow_core.learning.driver import Driver
 from psiflow_core.learning.records import Campaign
 from psiflow_core.learning.settings import Settings
-from psiflow_core.models import ModelFile, TrainedPotential
-from psiflow_core.plugins import as_spec
+from psiflow_core.models import Member, ModelFile, TrainedPotential
 from psiflow_core.structures import Plain, check, read
 
 Structures: TypeAlias = Atoms | Sequence[Atoms] | str | Path
@@ -34,8 +35,9 @@ class OnlineLearning(Settings):
         PluginNotFound, PluginBroken: a component given by name is not there.
     """
 
-    potential: Spec
-    """What is trained: `psiflow.potential(…)`, or a name for its defaults."""
+    potential: Spec | tuple[Spec, ...]
+    """What is trained: `psiflow.potential(…)`, or a name for its defaults. Several of them make a committee of
+    several architectures: its members are of each in turn, and each moves walkers in turn."""
     sampler: Spec
     """How walkers move: `psiflow.sampler(…)`, or a name."""
     reference: Spec
@@ -43,12 +45,19 @@ class OnlineLearning(Settings):
 
     @field_validator("potential", "sampler", "reference", mode="before")
     @classmethod
-    def _by_name(cls, given: Spec | Component | str, info: Any) -> Spec:
+    def _by_name(cls, given: Any, info: Any) -> Spec | tuple[Spec, ...]:
         kind: Kind = info.field_name
-        spec = as_spec(kind, given)
-        if spec.kind != kind:
-            raise OptionError(f"this is a {spec.kind} ('{spec.name}'); psiflow.{kind}(…) makes a {kind}")
-        return spec
+        if kind == "potential" and isinstance(given, list | tuple):
+            if not given:
+                raise OptionError("potential=[]: name at least one")
+            several = tuple(_component(kind, one) for one in given)
+            return several if len(several) > 1 else several[0]
+        return _component(kind, given)
+
+    @property
+    def potentials(self) -> tuple[Spec, ...]:
+        """What is trained, also where it is but one."""
+        return self.potential if isinstance(self.potential, tuple) else (self.potential,)
 
     def run(
         self,
@@ -83,7 +92,9 @@ class OnlineLearning(Settings):
         """
         campaign = Campaign(
             learning=self,
-            components={"potential": self.potential, "sampler": self.sampler, "reference": self.reference},
+            potentials=self.potentials,
+            sampler=self.sampler,
+            reference=self.reference,
             start=structures(start, "start"),
             test=structures(test, "test"),
             data=structures(data, "data"),
@@ -95,16 +106,16 @@ class OnlineLearning(Settings):
         else:
             with Context(folder=Path(folder) / "pools") as own:
                 state = driver.run(own)
-        return Result(Path(folder).absolute(), state, self.potential)
+        return Result(Path(folder).absolute(), state, self.potentials)
 
 
 class Result:
     """What a campaign came to."""
 
-    def __init__(self, folder: Path, state: State, potential: Spec) -> None:
+    def __init__(self, folder: Path, state: State, potentials: Sequence[Spec]) -> None:
         self.folder = folder
         self.state = state
-        self._spec = potential
+        self._potentials = potentials
 
     @cached_property
     def potential(self) -> TrainedPotential:
@@ -115,8 +126,11 @@ class Result:
         """
         if self.state.newest is None:
             raise CampaignError(f"the campaign in {self.folder} has no model: {self.state.message}")
-        models = self.state.newest.models
-        return TrainedPotential(self._spec, [ModelFile(self.folder / one["path"], one["digest"]) for one in models])
+        members = [
+            Member(potential_of(number, self._potentials), ModelFile(self.folder / one["path"], one["digest"]))
+            for number, one in enumerate(self.state.newest.models)
+        ]
+        return TrainedPotential(members)
 
     @cached_property
     def dataset(self) -> list[Atoms]:
@@ -148,6 +162,13 @@ class Result:
         for name in ("dataset.xyz", "report.html"):
             shutil.copy(self.folder / name, target / name)
         return target
+
+
+def _component(kind: Kind, given: Spec | Component | str) -> Spec:
+    spec = as_spec(kind, given)
+    if spec.kind != kind:
+        raise OptionError(f"this is a {spec.kind} ('{spec.name}'); psiflow.{kind}(…) makes a {kind}")
+    return spec
 
 
 def structures(given: Structures, what: str) -> list[Atoms]:

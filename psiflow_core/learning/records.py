@@ -35,7 +35,10 @@ class Campaign:
     """A request: settings, components and structures."""
 
     learning: Settings
-    components: dict[str, Spec]
+    potentials: Sequence[Spec]
+    """Members of the committee are of each in turn."""
+    sampler: Spec
+    reference: Spec
     start: Sequence[Atoms]
     test: Sequence[Atoms]
     data: Sequence[Atoms]
@@ -46,12 +49,28 @@ class Campaign:
         self._check_data()
         if self.model is None and not self.data and settings.bootstrap.structures == 0:
             raise OptionError("there is nothing to begin with: bootstrap.structures=0, and neither data nor model")
-        if self.model is not None and len(self.model.members) != settings.committee:
+        if settings.walking.ramp is not None and "temperature" not in self.sampler.options:
+            raise OptionError(f"sampler '{self.sampler.name}' has no temperature to ramp")
+        if settings.committee < len(self.potentials):
             raise OptionError(
-                f"the model to begin with has {len(self.model.members)} members, committee={settings.committee}"
+                f"committee={settings.committee} for {len(self.potentials)} potentials: each needs a member at least"
             )
-        if settings.walking.ramp is not None and "temperature" not in self.components["sampler"].options:
-            raise OptionError(f"sampler '{self.components['sampler'].name}' has no temperature to ramp")
+        self._check_model()
+
+    def _check_model(self) -> None:
+        """Refuse a model to begin with that is no committee of this campaign's."""
+        if self.model is None:
+            return
+        count = len(self.model.members)
+        if count != self.learning.committee:
+            raise OptionError(f"the model to begin with has {count} members, committee={self.learning.committee}")
+        for number, member in enumerate(self.model.members):
+            wanted = self.potentials[number % len(self.potentials)].name
+            if member.potential.name != wanted:
+                raise OptionError(
+                    f"member {number} of the model to begin with is of potential '{member.potential.name}', and the "
+                    f"campaign's is of '{wanted}'"
+                )
 
     def _check_data(self) -> None:
         """Refuse labels that nothing can be learned from, and tests that are not unseen."""
@@ -78,19 +97,22 @@ class Campaign:
 
     def configuration(self) -> Plain:
         """All that makes this campaign this one, as plain data."""
-        fields = set(Settings.model_fields)
+        fields, potentials = set(Settings.model_fields), [_written(spec) for spec in self.potentials]
         return {
             **self.learning.model_dump(mode="json", include=fields),
-            **{kind: {"name": spec.name, **spec.options} for kind, spec in self.components.items()},
+            "potential": potentials if len(potentials) > 1 else potentials[0],
+            "sampler": _written(self.sampler),
+            "reference": _written(self.reference),
             "start": _identity(self.start),
             "test": _identity(self.test),
             "data": _identity(self.data),
-            "model": sha256([member.digest for member in self.model.members]) if self.model else None,
+            "model": sha256([member.file.digest for member in self.model.members]) if self.model else None,
         }
 
     def versions(self) -> Plain:
         """What computes it; may change between two runs, and is recorded."""
-        plugins = {spec.distribution: spec.version for spec in self.components.values()}
+        components = (*self.potentials, self.sampler, self.reference)
+        plugins = {spec.distribution: spec.version for spec in components}
         return {"psiflow-core": version("psiflow-core"), **plugins}
 
 
@@ -145,6 +167,10 @@ def refuse_other(recorded: Plain, asked: Plain, folder: object) -> None:
             f"the campaign in {folder} was started with another configuration: {'; '.join(differences)}. "
             "Go on with the recorded values, or choose another folder; budgets may be changed"
         )
+
+
+def _written(spec: Spec) -> Plain:
+    return {"name": spec.name, **spec.options}
 
 
 def _identity(structures: Sequence[Atoms]) -> str | None:

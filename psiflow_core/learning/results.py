@@ -8,11 +8,10 @@ import json
 import ase.io
 from ase import Atoms
 
-from psiflow_core.components import Spec
 from psiflow_core.files import write_atomically, write_json
 from psiflow_core.learning.campaign import Candidate, State
 from psiflow_core.learning.dispatch import Dispatch
-from psiflow_core.models import ModelFile, TrainedPotential
+from psiflow_core.models import TrainedPotential
 from psiflow_core.store import Store
 from psiflow_core.tasks import read_label
 
@@ -22,14 +21,13 @@ def results_are_written(store: Store, state: State) -> bool:
     return store.results_file.is_file() and json.loads(store.results_file.read_text())["event"] == state.last
 
 
-def write_results(store: Store, state: State, potential: Spec, dispatch: Dispatch) -> None:
+def write_results(store: Store, state: State, dispatch: Dispatch) -> None:
     """Write `potential/`, `dataset.xyz` and `report.html`; called again, it writes the same."""
     from psiflow_core.report.page import write_report
 
     newest = state.newest
     if newest is not None:
-        members = [ModelFile.from_plain(model) for model in dispatch.members(newest)]
-        TrainedPotential(potential, members).save(store.potential)
+        TrainedPotential(dispatch.members(newest)).save(store.potential)
     text = io.StringIO()
     ase.io.write(text, dataset(store, state), format="extxyz")
     write_atomically(store.folder / "dataset.xyz", text.getvalue().encode())

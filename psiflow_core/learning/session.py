@@ -10,6 +10,7 @@ from ase import Atoms
 
 from psiflow_core.components import Spec
 from psiflow_core.context import Context, Outcome, Work
+from psiflow_core.environments import MUST_AGREE, choose
 from psiflow_core.errors import CampaignError, EngineMissing, OptionError, PsiflowError, StructureError
 from psiflow_core.journal import Journal
 from psiflow_core.learning.campaign import State
@@ -21,7 +22,7 @@ from psiflow_core.learning.planning import plan
 from psiflow_core.learning.records import Campaign, refuse_other
 from psiflow_core.learning.settings import Settings
 from psiflow_core.learning.stopping import ATTEMPTS, MACHINE
-from psiflow_core.models import ModelFile, TrainedPotential
+from psiflow_core.models import Member, TrainedPotential
 from psiflow_core.sampling import batch_size
 from psiflow_core.store import Store
 from psiflow_core.structures import Plain, digest, isolated_atom, to_plain, with_label
@@ -41,11 +42,10 @@ class Session:
         self._journal = journal
         self._context = context
         self.settings = self._resolved(campaign)
-        components = campaign.components
         self.dispatch = Dispatch(
-            components["potential"],
-            components["sampler"],
-            components["reference"],
+            campaign.potentials,
+            campaign.sampler,
+            campaign.reference,
             self.settings,
             store,
             campaign.start,
@@ -58,16 +58,17 @@ class Session:
         """Ask a worker of each kind whether its component works there with these structures."""
         atoms = [isolated_atom(symbol) for symbol in self._campaign.species]
         given = [to_plain(structure) for structure in (*self._campaign.start, *self._campaign.test)]
-        pools: dict[str, Work] = {"reference": "label", "sampler": "sample", "potential": "train"}
-        for kind, work in pools.items():
-            structures = given + [to_plain(atom) for atom in atoms] if kind == "reference" else given
-            task = {"spec": self._campaign.components[kind].to_plain(), "structures": structures}
-            _raise_failed_check(self._answer(work, task))
+        checks = _checks(self._campaign)
+        self._context.start([(work, needs) for work, needs in checks])
+        for work, needs in checks:
+            structures = given + [to_plain(atom) for atom in atoms] if work == "label" else given
+            task = {"spec": needs[0].to_plain(), "structures": structures}
+            _raise_failed_check(self._answer(work, task, needs))
 
-    def _answer(self, work: Work, task: Plain) -> Outcome:
+    def _answer(self, work: Work, task: Plain, needs: Sequence[Spec]) -> Outcome:
         """What a worker says to a check; one that was lost over it has not answered."""
         for _ in range(ATTEMPTS):
-            outcome = self._context.run(work, "check", task, CHECK_PATIENCE)
+            outcome = self._context.run(work, "check", task, CHECK_PATIENCE, needs)
             if outcome.failure is None or outcome.failure["reason"] not in MACHINE:
                 break
         return outcome
@@ -160,7 +161,7 @@ class Session:
         if known is not None:
             self._held.append(known)
         else:
-            self._context.submit(order.task.id, order.work, order.task.kind, order.input)
+            self._context.submit(order.task.id, order.work, order.task.kind, order.input, order.needs, order.asks)
 
     def _next_outcomes(self) -> list[Outcome]:
         """What has ended. Sequentially, a phase is written down at its end, in the order of its tasks."""
@@ -204,6 +205,7 @@ class Session:
             "configuration": configuration,
             "versions": self._campaign.versions(),
             "context": self._context.describe(),
+            "homes": [_home(needs) for _, needs in _checks(self._campaign)],
             "slots": self._context.capacity.slots,
             "host": socket.gethostname(),
             "closing": still_closing(state, self.settings),
@@ -245,15 +247,15 @@ class Session:
             if not has_label(file):
                 continue
             structure, record = read_label(file)
-            own = Spec.from_plain(record["reference"]).digest == self._campaign.components["reference"].digest
+            own = Spec.from_plain(record["reference"]).digest == self._campaign.reference.digest
             if own and digest(structure) not in known:
                 found += self._proposals("initial", [structure])
                 found[-1]["file"] = self._store.relative(str(file))
         return found
 
-    def _adopted(self, member: ModelFile) -> Plain:
+    def _adopted(self, member: Member) -> Plain:
         """A member that came with the request, as one that was trained; nobody knows its errors."""
-        model = member.to_plain() | {"path": self._store.relative(str(member.path))}
+        model = {"path": self._store.relative(str(member.file.path)), "digest": member.file.digest}
         return {"model": model, "errors": {}, "steps": 0, "history": [], "seconds": 0.0}
 
     def _resolved(self, campaign: Campaign) -> Settings:
@@ -273,6 +275,25 @@ def no_disk(folder: Path, message: str) -> CampaignError:
         f"the campaign in {folder} has stopped: {message}. Make room and run the same again: what workers have "
         "finished is kept"
     )
+
+
+def _checks(campaign: Campaign) -> list[tuple[Work, tuple[Spec, ...]]]:
+    """What is checked in which pool: the first of the components that a task of its kind needs in one environment."""
+    checks: list[tuple[Work, tuple[Spec, ...]]] = [("label", (campaign.reference,))]
+    checks += [("sample", (campaign.sampler, potential)) for potential in campaign.potentials]
+    return [*checks, *(("train", (potential,)) for potential in campaign.potentials)]
+
+
+def _home(needs: Sequence[Spec]) -> Plain:
+    """Where components run that are needed together; raises `PluginNotFound`."""
+    environment = choose(needs)
+    plugins = {spec.distribution: spec.version for spec in needs}
+    return {
+        "components": [f"{spec.kind} {spec.name}" for spec in needs],
+        "environment": environment.name,
+        "launch": list(environment.launch),
+        "versions": {name: environment.offers[name] for name in MUST_AGREE} | plugins,
+    }
 
 
 def _raise_failed_check(outcome: Outcome) -> None:

@@ -50,10 +50,17 @@ def _page(campaign: Recorded) -> str:
         fate=_fate(campaign),
         configuration=_readable(campaign.configuration),
         versions=[event.data["versions"] for event in campaign.events if event.kind == "opened"][-1],
+        potentials=_names(campaign.configuration["potential"]),
+        homes=[event.data["homes"] for event in campaign.events if event.kind == "opened"][-1],
         formula=_formula(campaign),
         written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         psiflow=version("psiflow-core"),
     )
+
+
+def _names(potentials: Plain | list[Plain]) -> str:
+    written = potentials if isinstance(potentials, list) else [potentials]
+    return ", ".join(one["name"] for one in written)
 
 
 def _figures(campaign: Recorded) -> dict[str, str | None]:

@@ -29,6 +29,8 @@ class Evaluation:
     """Labelled, in the order of the candidates."""
     predictions: dict[int, list[Plain]]
     """By generation, in the same order."""
+    architectures: dict[str, list[Plain]]
+    """What the members of each potential say, of the last generation; empty where there is but one."""
 
     @property
     def newest(self) -> int:
@@ -37,10 +39,13 @@ class Evaluation:
 
     def errors(self, generation: int, subset: str) -> dict[str, float] | None:
         """Errors of one generation on one subset; None where there is nothing in it."""
+        return self.errors_of(self.predictions[generation], subset)
+
+    def errors_of(self, answers: list[Plain], subset: str) -> dict[str, float] | None:
+        """Errors of predictions for all structures, on one subset."""
         chosen = [n for n, candidate in enumerate(self.candidates) if candidate.subset == subset]
         if not chosen:
             return None
-        answers = self.predictions[generation]
         return errors([self.structures[n] for n in chosen], [answers[n] for n in chosen])
 
 
@@ -54,7 +59,13 @@ def read_evaluation(campaign: Recorded) -> Evaluation | None:
     candidates = [campaign.state.candidates[number] for number in found["candidates"]]
     structures = [read_label(store.absolute(candidate.file or ""))[0] for candidate in candidates]
     predictions = json.loads(file.read_text())["predictions"]
-    return Evaluation(candidates, structures, dict(zip(found["generations"], predictions, strict=True)))
+    whole = len(found["generations"])
+    return Evaluation(
+        candidates,
+        structures,
+        dict(zip(found["generations"], predictions[:whole], strict=True)),
+        dict(zip(found["potentials"], predictions[whole:], strict=True)),
+    )
 
 
 def summarise(folder: str | Path) -> Plain:
@@ -81,6 +92,7 @@ def summarise(folder: str | Path) -> Plain:
         "busy_seconds": dict(state.busy),
         "busy_share": busy_share(campaign),
         "errors": {} if evaluation is None else final_errors(evaluation),
+        "errors_by_potential": {} if evaluation is None else errors_by_potential(evaluation),
         "errors_whose": "the model" if campaign.settings.committee == 1 else "the committee's mean",
         "errors_of": None if evaluation is None else evaluation.newest,
     }
@@ -100,9 +112,9 @@ def in_words(folder: Path, summary: Plain) -> str:
             f"{'':12}{'forces [meV/Å]':>22}{'energy [meV/atom]':>22}",
             f"{'':12}{'MAE':>11}{'RMSE':>11}{'MAE':>11}{'RMSE':>11}",
         ]
-    for subset, found in summary["errors"].items():
-        numbers = [found[name] for name in ("force_mae", "force_rmse", "energy_mae", "energy_rmse")]
-        lines.append(f"{subset:12}" + "".join(f"{1e3 * number:11.2f}" for number in numbers))
+    lines += _table(summary["errors"])
+    for name, errors_there in summary["errors_by_potential"].items():
+        lines += [f"{name} alone", *_table(errors_there)]
     if summary["labels_suspicious"]:
         lines.append(
             f"{summary['labels_suspicious']} labels are far from what the committee expected: they were used; look at "
@@ -116,8 +128,24 @@ def in_words(folder: Path, summary: Plain) -> str:
 
 def final_errors(evaluation: Evaluation) -> Plain:
     """Errors of the last generation that was evaluated, by subset."""
-    found = {subset: evaluation.errors(evaluation.newest, subset) for subset in SUBSETS}
+    return _by_subset(evaluation, evaluation.predictions[evaluation.newest])
+
+
+def errors_by_potential(evaluation: Evaluation) -> Plain:
+    """The same of the members of each potential, where there are several."""
+    return {name: _by_subset(evaluation, answers) for name, answers in evaluation.architectures.items()}
+
+
+def _by_subset(evaluation: Evaluation, answers: list[Plain]) -> Plain:
+    found = {subset: evaluation.errors_of(answers, subset) for subset in SUBSETS}
     return {subset: values for subset, values in found.items() if values is not None}
+
+
+def _table(by_subset: Plain) -> list[str]:
+    names = ("force_mae", "force_rmse", "energy_mae", "energy_rmse")
+    return [
+        f"{subset:12}" + "".join(f"{1e3 * found[name]:11.2f}" for name in names) for subset, found in by_subset.items()
+    ]
 
 
 def busy_share(campaign: Recorded) -> float | None:

@@ -67,7 +67,7 @@ def test_what_workers_finished_is_found_in_a_folder_that_was_moved(
 def test_a_result_whose_file_is_damaged_is_computed_again(whole: Result, workers: Context, tmp_path: Path) -> None:
     numbered = [event.number for event in read_campaign(whole.folder).events if event.kind == "trained"]
     folder = copied(whole, tmp_path / "c", numbered[-1] - 1)
-    lost = whole.potential.members[-1].path.name
+    lost = whole.potential.members[-1].file.path.name
     (folder / "models" / lost).write_text("{")
     run(folder, workers, ASKED)
     assert (folder / "models" / lost).read_bytes() == (whole.folder / "models" / lost).read_bytes()
@@ -194,7 +194,7 @@ def test_a_damaged_model_is_trained_again(
     content: bytes | None, whole: Result, workers: Context, tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(whole.folder, tmp_path / "c"))
-    victim = folder / "models" / whole.potential.members[0].path.name
+    victim = folder / "models" / whole.potential.members[0].file.path.name
     good = victim.read_bytes()
     if content is None:
         victim.unlink()

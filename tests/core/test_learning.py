@@ -163,7 +163,7 @@ def test_a_given_model_samples_from_the_first_moment(finished: Result, workers: 
     result = run(tmp_path / "two", workers, learning(labels=3), model=finished.folder / "potential")
     assert not result.state.of("bootstrap", "initial")
     adopted = result.state.generations[0]
-    assert [adopted.members[n]["model"]["digest"] for n in range(2)] == [member.digest for member in given.members]
+    assert [adopted.members[n]["model"]["digest"] for n in range(2)] == [member.file.digest for member in given.members]
     assert {candidate.generation for candidate in result.state.of("walker")} >= {0}
 
 

@@ -20,14 +20,8 @@ import psiflow_core as psiflow
 from psiflow_core import models
 from psiflow_core.components import LabelTask, TrainingTask
 from psiflow_core.errors import ModelCorrupt
-from psiflow_core.models import (
-    ModelFile,
-    TrainedPotential,
-    copy_atomically,
-    file_digest,
-    load_members,
-    write_atomically,
-)
+from psiflow_core.files import copy_atomically, file_digest, write_atomically
+from psiflow_core.models import Member, ModelFile, TrainedPotential, load_members
 from psiflow_core.structures import displaced, with_label
 
 
@@ -41,8 +35,8 @@ def trained(tmp_path: Path) -> TrainedPotential:
     for seed in range(2):
         task = TrainingTask(labelled, [], {"H": -1.0, "O": -8.0}, seed, tmp_path / f"training-{seed}")
         model = ToyPotential(basis=6).train(task).model
-        files.append(ModelFile(model, file_digest(model)))
-    return TrainedPotential(psiflow.potential("toy", basis=6), files)
+        files.append(Member(psiflow.potential("toy", basis=6), ModelFile(model, file_digest(model))))
+    return TrainedPotential(files)
 
 
 def test_a_saved_potential_is_the_same_in_another_folder(trained: TrainedPotential, tmp_path: Path) -> None:
@@ -98,10 +92,10 @@ def test_a_model_that_changes_after_it_was_recorded_is_not_loaded(
     trained: TrainedPotential, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(models, "_warm", models._Warm(limit=2))  # nothing is loaded yet, as in a new process
-    file = trained.members[0]
+    file = trained.members[0].file
     file.path.write_text(file.path.read_text() + " ")
     with pytest.raises(ModelCorrupt, match="its hash differs"):
-        load_members(trained.spec, [file])
+        load_members(trained.members[:1])
 
 
 def test_missing_models_are_told_from_changed_ones(trained: TrainedPotential, tmp_path: Path) -> None:
@@ -114,8 +108,8 @@ def test_missing_models_are_told_from_changed_ones(trained: TrainedPotential, tm
 
 
 def test_a_potential_says_what_it_is(trained: TrainedPotential) -> None:
-    count = len(trained.members)
-    assert repr(trained) == f"<TrainedPotential toy: {count} members, of psiflow-toys {trained.spec.version}>"
+    count, (spec,) = len(trained.members), trained.potentials
+    assert repr(trained) == f"<TrainedPotential: {count} members; toy of psiflow-toys {spec.version}>"
 
 
 def test_loading_a_campaigns_folder_says_where_its_potential_is(trained: TrainedPotential, tmp_path: Path) -> None:
@@ -132,15 +126,15 @@ def test_loaded_models_stay_warm_but_not_without_bound(
     monkeypatch.setattr(ToyPotential, "load", lambda *given: loads.append(given[1]) or load(*given))
     warm = models._Warm(limit=2)
     first, second = trained.members
-    third = ModelFile(second.path.with_name("third.json"), "")
-    third.path.write_text(second.path.read_text() + "\n")
-    third = ModelFile(third.path, file_digest(third.path))
-    once = warm.get(trained.spec, first, "cpu")
-    assert warm.get(trained.spec, first, "cpu") is once
+    copied = second.file.path.with_name("third.json")
+    copied.write_text(second.file.path.read_text() + "\n")
+    third = Member(second.potential, ModelFile(copied, file_digest(copied)))
+    once = warm.get(first, "cpu")
+    assert warm.get(first, "cpu") is once
     assert len(loads) == 1
-    for file in (second, third, first):  # the third drives out the first, which was used least recently
-        warm.get(trained.spec, file, "cpu")
-    assert [path.name for path in loads] == [file.path.name for file in (first, second, third, first)]
+    for member in (second, third, first):  # the third drives out the first, which was used least recently
+        warm.get(member, "cpu")
+    assert [path.name for path in loads] == [member.file.path.name for member in (first, second, third, first)]
     assert len(warm._loaded) == 2
 
 

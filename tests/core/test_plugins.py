@@ -12,10 +12,11 @@ import pytest
 from ase import Atoms
 from pydantic import Field, PositiveFloat
 
+from psiflow_core.catalogue import as_spec
 from psiflow_core.components import LabelTask, Reference, Sampler, Spec
 from psiflow_core.errors import OptionError, PluginBroken, PluginNotFound
 from psiflow_core.hookspecs import hookimpl
-from psiflow_core.plugins import Registry, as_spec, build
+from psiflow_core.plugins import Registry, build
 from psiflow_core.structures import Label
 
 
@@ -255,7 +256,7 @@ def test_another_version_is_another_spec() -> None:
 
 
 def test_a_spec_hashes_alike_in_processes_that_hash_strings_differently() -> None:
-    code = "from psiflow_core.plugins import as_spec; print(as_spec('sampler', 'ase').digest)"
+    code = "from psiflow_core.catalogue import as_spec; print(as_spec('sampler', 'ase').digest)"
     digests = {
         subprocess.run(
             [sys.executable, "-c", code],

@@ -147,5 +147,5 @@ def test_the_native_format_is_read_by_its_own_calculator(result: psiflow.Result,
     water = molecule("H2O")
     native = MACECalculator(model_paths=str(files[0]), device="cpu", default_dtype="float32")
     water.calc = native
-    member = psiflow.TrainedPotential(result.potential.spec, result.potential.members[:1])
+    member = psiflow.TrainedPotential(result.potential.members[:1])
     assert water.get_forces() == pytest.approx(member.predict([water])[0].forces, abs=1e-3)

@@ -9,7 +9,7 @@ import pytest
 from ase import Atoms
 from psiflow_mace.potential import Mace
 
-from psiflow_core import plugins
+import psiflow_core as psiflow
 from psiflow_core.errors import OptionError, StructureError
 from psiflow_core.plugins import build
 
@@ -33,7 +33,7 @@ CATION, TRIPLET = {"charge": 1, "spin": 2}, {"charge": 0, "spin": 3}
 )
 def test_a_wrong_option_is_named(options: dict[str, object], said: str) -> None:
     with pytest.raises(OptionError, match=said):
-        plugins.potential("mace", **options)
+        psiflow.potential("mace", **options)
 
 
 def test_every_option_is_documented_with_its_unit() -> None:
@@ -49,12 +49,12 @@ def test_a_spec_holds_the_full_path_and_the_content_of_a_foundation_model(
     file.write_bytes(b"weights")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
-    specs = [plugins.potential("mace", foundation_model=path) for path in ("some.model", "~/some.model", str(file))]
+    specs = [psiflow.potential("mace", foundation_model=path) for path in ("some.model", "~/some.model", str(file))]
     assert specs[0] == specs[1] == specs[2]
     assert specs[0].options["foundation_model"] == str(file)
     assert specs[0].options["foundation_digest"] == hashlib.sha256(b"weights").hexdigest()
     file.write_bytes(b"other weights")
-    assert plugins.potential("mace", foundation_model="some.model").digest != specs[0].digest
+    assert psiflow.potential("mace", foundation_model="some.model").digest != specs[0].digest
     file.unlink()
     monkeypatch.chdir("/")
     assert build(specs[0]).options() == specs[0].options  # a worker that only predicts need not see the file

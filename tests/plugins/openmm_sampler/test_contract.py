@@ -13,6 +13,7 @@ from ase import Atoms
 from ase.constraints import FixAtoms
 from psiflow_openmm_sampler.sampler import OpenMM
 
+import psiflow_core as psiflow
 from psiflow_core import plugins
 from psiflow_core.components import Spec
 from psiflow_core.errors import OptionError, StructureError, WalkerExploded
@@ -189,7 +190,7 @@ def test_options_that_cannot_be_meant_are_refused(options, said):
 
 
 def test_the_sampler_is_found_by_name_and_survives_as_plain_data():
-    spec = plugins.sampler("openmm", ensemble="npt", temperature=300, pressure=1)
+    spec = psiflow.sampler("openmm", ensemble="npt", temperature=300, pressure=1)
     assert plugins.build(Spec.from_plain(spec.to_plain())) == OpenMM(ensemble="npt", temperature=300, pressure=1)
     assert spec.distribution == "psiflow-openmm-sampler"
 
@@ -218,10 +219,11 @@ def test_the_options_can_be_read_without_openmm():
     code = """
 import sys
 sys.modules["openmm"] = None
+import psiflow_core as psiflow
 from ase import Atoms
 from psiflow_core import plugins
 from psiflow_core.errors import EngineMissing
-sampler = plugins.build(plugins.sampler("openmm", temperature=300))
+sampler = plugins.build(psiflow.sampler("openmm", temperature=300))
 try:
     sampler.check([Atoms("Ar")])
 except EngineMissing as error:

@@ -182,13 +182,14 @@ def test_a_configuration_file_at_home_changes_no_label(tmp_path) -> None:
 import json, os, sys
 from pathlib import Path
 from ase import Atoms
+import psiflow_core as psiflow
 from psiflow_core import plugins, tasks
 from psiflow_core.structures import from_plain, label_of, to_plain
 folder = Path(sys.argv[1])
 hydrogen = Atoms("H2", [[0, 0, 0], [0, 0, 0.75]])
 energies = []
 for functional in ("b3lyp", "b3lypg", "b3lyp5"):
-    spec = plugins.reference("pyscf", functional=functional, basis="sto-3g", grid_level=0)
+    spec = psiflow.reference("pyscf", functional=functional, basis="sto-3g", grid_level=0)
     task = {"reference": spec.to_plain(), "structure": to_plain(hydrogen)}
     tasks.label({**task, "labels": folder / functional, "folder": folder / f"scratch-{functional}"})
     file = tasks.label_file(folder / functional, spec, hydrogen)
@@ -214,10 +215,11 @@ def test_a_missing_pyscf_is_told_with_what_to_do() -> None:
     code = """
 import sys
 sys.modules["pyscf"] = None
+import psiflow_core as psiflow
 from psiflow_core import plugins, tasks
 from psiflow_core.errors import EngineMissing
 try:
-    tasks.require_engine(plugins.build(plugins.reference("pyscf")))
+    tasks.require_engine(plugins.build(psiflow.reference("pyscf")))
 except EngineMissing as error:
     assert "pip install pyscf" in str(error), error
 else:
