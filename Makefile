@@ -9,13 +9,22 @@ PROJECTS := pyproject.toml constraints.txt $(addsuffix /pyproject.toml,$(PLUGINS
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint benchmarks simulate chaos clean
+# NequIP and MACE need different versions of e3nn: NequIP has an environment of its own.
+export PSIFLOW_ENVIRONMENTS ?= $(abspath $(VENV))/environments
+NEQUIP := $(PSIFLOW_ENVIRONMENTS)/nequip
+
+.PHONY: demo two test lint benchmarks simulate chaos clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/acetaldehyde.py
 
-test: lint
+# MACE and NequIP in one committee, each in its environment.
+two: $(VENV)/.nequip
+	$(BIN)/python examples/two_architectures.py
+
+test: lint $(VENV)/.nequip
 	$(BIN)/python -m pytest
+	$(NEQUIP)/venv/bin/python -m pytest tests/plugins/nequip
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -52,6 +61,12 @@ $(VENV)/bin/python:
 $(VENV)/.demo: $(VENV)/bin/python $(PROJECTS)
 	$(PIP) install -c constraints.txt torch
 	$(PIP) install -c constraints.txt -e . $(addprefix -e ,$(PLUGINS))
+	touch $@
+
+$(VENV)/.nequip: $(VENV)/.demo plugins/psiflow_nequip/pyproject.toml
+	rm -rf $(NEQUIP)
+	$(BIN)/psiflow env create nequip torch tblite pytest pytest-timeout hypothesis -c constraints.txt \
+		-e plugins/psiflow_nequip -e plugins/psiflow_openmm_sampler
 	touch $@
 
 $(VENV)/.test: $(VENV)/.demo tests/toys/pyproject.toml

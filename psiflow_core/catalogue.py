@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from psiflow_core.components import Component, Kind, Spec
-from psiflow_core.environments import environments
-from psiflow_core.errors import PluginBroken, PluginNotFound
+from psiflow_core.environments import environments, known
+from psiflow_core.errors import PluginBroken, PluginNotFound, did_you_mean
 from psiflow_core.plugins import Registered, registry
+from psiflow_core.served import ask_once
 
 
 @dataclass(frozen=True)
@@ -29,20 +31,30 @@ def find(kind: Kind, name: str) -> Entry:
     """
     try:
         return Entry(registry().find(kind, name))
-    except (PluginNotFound, PluginBroken):
-        if kind != "executor":  # executors start workers, so they are the driver's
-            for environment in environments():
-                found = environment.find(kind, name)
-                if found is not None:
-                    return Entry(found, environment.name)
-        raise
+    except (PluginNotFound, PluginBroken) as error:
+        elsewhere = [entry for entry in _elsewhere() if entry.registered.component.kind == kind]
+        for entry in elsewhere:
+            if entry.registered.component.name == name:
+                return entry
+        if isinstance(error, PluginBroken) or not elsewhere:
+            raise
+        known = dict.fromkeys(entry.registered.component.name for entry in elsewhere)
+        there = f"{did_you_mean(name, known)} In environments: {', '.join(known)}."
+        raise PluginNotFound(f"{error}{there}") from None
 
 
 def entries() -> Iterator[Entry]:
     """Every component, those of this interpreter first."""
     yield from (Entry(registered) for registered in registry().all())
+    yield from _elsewhere()
+
+
+def _elsewhere() -> Iterator[Entry]:
+    """What environments have; executors start workers, so they are the driver's."""
     for environment in environments():
-        yield from (Entry(registered, environment.name) for registered in environment.components())
+        for registered in environment.components():
+            if registered.component.kind != "executor":
+                yield Entry(registered, environment.name)
 
 
 def spec(kind: Kind, name: str, options: dict[str, object]) -> Spec:
@@ -53,6 +65,23 @@ def spec(kind: Kind, name: str, options: dict[str, object]) -> Spec:
         OptionError: an option is unknown, missing or out of range.
     """
     return find(kind, name).registered.spec(options)
+
+
+def settled(spec: Spec) -> Spec:
+    """The spec as its own plugin parses it, where that is in an environment which can be started here.
+
+    A record knows no validator of the plugin's own: what that refuses, or changes, comes out of this.
+
+    Raises:
+        OptionError: an option is wrong.
+    """
+    environment = find(spec.kind, spec.name).environment
+    if not environment:
+        return spec
+    launch = known(environment).launch
+    if shutil.which(launch[0]) is None:
+        return spec  # it is started on other machines: a worker tells
+    return Spec.from_plain(ask_once(launch, {"do": "parse", "spec": spec.to_plain()}))
 
 
 def as_spec(kind: Kind, given: Spec | Component | str) -> Spec:

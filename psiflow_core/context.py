@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 from psiflow_core import guard
 from psiflow_core.catalogue import as_spec
 from psiflow_core.components import Component, Executor, Pool, Resources, Spec
-from psiflow_core.environments import Environment, choose
+from psiflow_core.environments import Environment, choose, elsewhere
 from psiflow_core.errors import OptionError, WorkerLost
 from psiflow_core.leases import end, read_verdict
 from psiflow_core.plugins import build
@@ -198,7 +198,7 @@ class Context:
         if pool in dict(self._dead_pools()):
             self._replace(pool)
         resources = self._executors[pool[0]].resources()._asdict()
-        told = {**task, "resources": resources, "homes": self._homes(asks, self._pools[pool].environment)}
+        told = {**task, "resources": resources, "homes": elsewhere(asks, self._pools[pool].environment)}
         future: Future[Plain] = cast("DataFlowKernel", self._kernel).submit(
             perform,
             app_args=(kind, told),
@@ -287,11 +287,6 @@ class Context:
         if key not in self._chosen:
             self._chosen[key] = choose(needs)
         return self._chosen[key]
-
-    def _homes(self, asks: Sequence[Spec], own: Environment) -> dict[str, list[str]]:
-        """What starts the Python of the potentials that a task asks and that its own environment lacks."""
-        elsewhere = [spec for spec in asks if (own.misses(spec) if own.name else self._choose([spec]).name)]
-        return {spec.name: list(self._choose([spec]).launch) for spec in elsewhere}
 
     def _orphaned(self) -> Iterator[Outcome]:
         """Tasks of a pool whose interchange has died: Parsl would wait for them for ever."""

@@ -141,6 +141,20 @@ class Server:
         )
 
 
+def ask_once(launch: tuple[str, ...], request: Plain) -> Any:
+    """The answer of an environment to one request, of a process that ends with it.
+
+    Raises:
+        EngineMissing: the environment cannot be started here, or has ended without an answer.
+        PsiflowError: whatever it raises, by its name.
+    """
+    server = Server(launch)
+    try:
+        return server.ask(request)
+    finally:
+        server.end()
+
+
 def _server(launch: tuple[str, ...]) -> Server:
     if launch not in _servers:
         _servers[launch] = Server(launch)

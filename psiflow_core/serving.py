@@ -1,4 +1,4 @@
-"""The other end of `psiflow_core.served`: a process that predicts, with the potentials of its own interpreter.
+"""The other end of `psiflow_core.served`: a process that does what only its interpreter can.
 
 Run as ``python -m psiflow_core.serving``: a request a line, an answer a line, as JSON.
 """
@@ -11,14 +11,20 @@ import sys
 from pathlib import Path
 from typing import Any, cast
 
-from psiflow_core.components import Potential
+from psiflow_core.components import Potential, Spec
 from psiflow_core.models import Member, load_members
 from psiflow_core.plugins import build, registry
 from psiflow_core.structures import Plain, from_plain
+from psiflow_core.tasks import perform
 
 
 def answer(request: Plain) -> Any:
-    """What a request asks of a model of this interpreter."""
+    """What a request asks of a component, a task or a model of this interpreter."""
+    if request["do"] == "parse":
+        spec = Spec.from_plain(request["spec"])
+        return registry().find(spec.kind, spec.name).spec(spec.options).to_plain()
+    if request["do"] == "perform":
+        return perform(request["kind"], request["task"])
     member = Member.from_plain(request["model"])
     registry().find("potential", member.potential.name)  # it is here, or this is the end of it
     if request["do"] == "export":

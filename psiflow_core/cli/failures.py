@@ -17,12 +17,14 @@ from rich.table import Table
 from rich.text import Text
 
 from psiflow_core.components import Executor, Spec
+from psiflow_core.environments import choose, elsewhere
 from psiflow_core.errors import CampaignError, ModelCorrupt, did_you_mean
 from psiflow_core.files import write_json
 from psiflow_core.learning.campaign import WORK, Failure, State
-from psiflow_core.learning.dispatch import INPUT, PATHS
+from psiflow_core.learning.dispatch import INPUT, PATHS, components_of
 from psiflow_core.learning.records import Recorded, read_campaign
 from psiflow_core.plugins import build
+from psiflow_core.served import ask_once
 from psiflow_core.structures import Plain, digest, from_plain, label_of
 from psiflow_core.tasks import label_file, perform, read_label, read_walker
 
@@ -86,7 +88,9 @@ def failures(campaign: Recorded) -> list[Failed]:
 
 
 def rerun(folder: Path, task: str, show: Callable[[str], None]) -> bool:
-    """Run a failed task alone, in this process, and show what comes of it; the journal is not touched.
+    """Run a failed task alone, and show what comes of it; the journal is not touched.
+
+    It runs in this process; where that lacks a component, in a process of an environment that has it.
 
     Returns:
         Whether it succeeded.
@@ -98,9 +102,16 @@ def rerun(folder: Path, task: str, show: Callable[[str], None]) -> bool:
     failed = _find(campaign, task)
     kept = _read_input(failed)
     own = _own_folder(cast(Path, failed.folder))
-    show(f"{task} ({_subject(campaign, failed)}) runs in this process; its files: {own}")
+    needs, asks = components_of(kept["kind"], kept["input"])
+    environment = choose(needs)
+    where = f"environment '{environment.name}'" if environment.name else "this process"
+    show(f"{task} ({_subject(campaign, failed)}) runs in {where}; its files: {own}")
     given = _apart(_rebased(kept["input"], kept["campaign"], campaign.store.folder), own, kept, campaign)
-    outcome = perform(kept["kind"], given | {"resources": _resources(campaign.state, kept["kind"])})
+    given |= {"resources": _resources(campaign.state, kept["kind"]), "homes": elsewhere(asks, environment)}
+    if environment.name:
+        outcome = ask_once(environment.launch, {"do": "perform", "kind": kept["kind"], "task": given})
+    else:
+        outcome = perform(kept["kind"], given)
     lines = list(_told(outcome, given, campaign.state, failed))
     show("\n".join(lines))
     return not _traces(outcome)

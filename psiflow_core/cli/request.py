@@ -11,6 +11,7 @@ import yaml
 from psiflow_core import catalogue
 from psiflow_core.components import Kind, Spec
 from psiflow_core.context import Context, Work
+from psiflow_core.environments import adopt
 from psiflow_core.errors import OptionError, did_you_mean
 from psiflow_core.learning.online import OnlineLearning, Result
 from psiflow_core.structures import Plain
@@ -46,19 +47,24 @@ def read_request(file: Path) -> Request:
     Raises:
         OptionError: the file cannot be read, a key is unknown or missing, or an option is wrong.
         PluginNotFound, PluginBroken: a component is not there.
+        EnvironmentUnfit: an environment does not start, or psiflow is not installed there.
     """
     given = _load(file)
-    known = [*OnlineLearning.model_fields, *PATHS, "context"]
+    known = [*OnlineLearning.model_fields, *PATHS, "context", "environments"]
     for key in given:
         if key not in known:
             raise OptionError(f"{file}: unknown key '{key}'.{did_you_mean(str(key), known)} Keys: {', '.join(known)}")
     missing = [key for key in NEEDED if key not in given]
     if missing:
         raise OptionError(f"{file}: {', '.join(missing)} missing")
+    own = file.absolute().parent
+    _adopt(given.get("environments"), own)
     options = {key: value for key, value in given.items() if key in OnlineLearning.model_fields}
     for kind in COMPONENTS:
-        options[kind] = component(kind, given[kind], kind)
-    own = file.absolute().parent
+        several = kind == "potential" and isinstance(given[kind], list)
+        written = given[kind] if several else [given[kind]]
+        found = [component(kind, one, kind) for one in written]
+        options[kind] = found if several else found[0]
     paths = {key: own / _path(key, given[key]) for key in PATHS if given.get(key) is not None}
     return Request(OnlineLearning(**options), paths, _pools(given.get("context")))
 
@@ -87,6 +93,20 @@ def _load(file: Path) -> Plain:
     if not isinstance(given, dict):
         raise OptionError(f"{file} holds no campaign: write keys and values, such as 'potential: mace'")
     return given
+
+
+def _adopt(given: object, own: Path) -> None:
+    """Use the environments that the file names: each is a folder, an interpreter, or the words that start one."""
+    if given is None:
+        return
+    if not isinstance(given, dict):
+        raise OptionError(f"environments: write {{name: folder or command}}, not {given!r}")
+    for name, where in given.items():
+        words = where if isinstance(where, list) else [where]
+        if not words or not all(isinstance(word, str) for word in words):
+            raise OptionError(f"environments.{name}: write a folder, or the words that start a Python, not {where!r}")
+        there = own / Path(words[0]).expanduser()
+        adopt(str(name), there if len(words) == 1 and there.exists() else words)
 
 
 def _path(key: str, given: object) -> Path:

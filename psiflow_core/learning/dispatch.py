@@ -18,7 +18,7 @@ from psiflow_core.components import Spec
 from psiflow_core.context import Outcome, Work
 from psiflow_core.errors import ModelCorrupt
 from psiflow_core.files import write_json
-from psiflow_core.learning.campaign import WORK, Candidate, Generation, State, Task, TaskKind
+from psiflow_core.learning.campaign import WORK, Candidate, Generation, State, Task
 from psiflow_core.learning.metrics import error_at
 from psiflow_core.learning.settings import Settings
 from psiflow_core.learning.walkers import derive_seed
@@ -89,7 +89,7 @@ class Dispatch:
         content = make[task.kind](task, state)
         key = sha256([task.kind, _without_paths(content)])
         content["folder"] = str(self._store.tasks / f"{task.id}-{key[:8]}")
-        return Order(task, cast(Work, WORK[task.kind]), content, *_components(task.kind, content))
+        return Order(task, cast(Work, WORK[task.kind]), content, *components_of(task.kind, content))
 
     def known(self, order: Order) -> Outcome | None:
         """The outcome, where it is there already: a label in the store, or a result that outlived a driver."""
@@ -116,7 +116,9 @@ class Dispatch:
             result = value | {"model": model, "seconds": outcome.seconds}
             return "trained", told | {"generation": about["generation"], "member": about["member"], "result": result}
         if order.task.kind == "sample":
-            return "sampled", told | {"walkers": [self._walker(order, plain) for plain in value["walkers"]]}
+            moved = order.input["models"][0]["potential"]["name"]
+            walkers = [self._walker(order, plain) for plain in value["walkers"]]
+            return "sampled", told | {"potential": moved, "walkers": walkers}
         if order.task.kind == "score":
             return "scored", told | {"deviations": value["deviations"]}
         result = {
@@ -325,7 +327,7 @@ def architectures(potentials: Sequence[Spec]) -> list[str]:
     return [f"{name} ({number})" if name in twice else name for number, name in enumerate(names, 1)]
 
 
-def _components(kind: TaskKind, content: Plain) -> tuple[tuple[Spec, ...], tuple[Spec, ...]]:
+def components_of(kind: str, content: Plain) -> tuple[tuple[Spec, ...], tuple[Spec, ...]]:
     """The components that a task needs in its own environment, and the potentials that it asks."""
     own = [Spec.from_plain(content[name]) for name in ("reference", "potential", "sampler") if name in content]
     models = content["committees"][0] if kind == "evaluate" else content.get("models", [])

@@ -12,7 +12,7 @@ import ase.io
 from ase import Atoms
 from pydantic import field_validator
 
-from psiflow_core.catalogue import as_spec
+from psiflow_core.catalogue import as_spec, settled
 from psiflow_core.components import Component, Kind, Spec
 from psiflow_core.context import Context
 from psiflow_core.errors import CampaignError, OptionError
@@ -90,11 +90,12 @@ class OnlineLearning(Settings):
             CampaignError: the folder is another campaign's, in use or unwritable; or too much failed.
             EngineMissing: what a component needs cannot be imported on its workers.
         """
+        potentials = [settled(spec) for spec in self.potentials]
         campaign = Campaign(
             learning=self,
-            potentials=self.potentials,
-            sampler=self.sampler,
-            reference=self.reference,
+            potentials=potentials,
+            sampler=settled(self.sampler),
+            reference=settled(self.reference),
             start=structures(start, "start"),
             test=structures(test, "test"),
             data=structures(data, "data"),
@@ -106,7 +107,7 @@ class OnlineLearning(Settings):
         else:
             with Context(folder=Path(folder) / "pools") as own:
                 state = driver.run(own)
-        return Result(Path(folder).absolute(), state, self.potentials)
+        return Result(Path(folder).absolute(), state, potentials)
 
 
 class Result:

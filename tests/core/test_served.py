@@ -1,0 +1,131 @@
+"""Predictors of another interpreter, used as if they were here; in these tests it is this one, in another process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from ase.build import molecule
+from psiflow_toys.potential import ToyPotential
+from psiflow_toys.reference import ToyReference
+
+import psiflow_core as psiflow
+from psiflow_core import served
+from psiflow_core.components import LabelTask, Spec, TrainingTask
+from psiflow_core.errors import EngineMissing, ModelCorrupt, OptionError, PluginNotFound
+from psiflow_core.files import file_digest
+from psiflow_core.models import Member, ModelFile, load_members
+from psiflow_core.served import Served, ask_once, homes
+from psiflow_core.structures import displaced, with_label
+
+HERE = (sys.executable,)
+
+
+@pytest.fixture
+def member(tmp_path: Path) -> Member:
+    """A model that learned water from the toy reference."""
+    random = np.random.default_rng(0)
+    structures = [displaced(molecule("H2O"), 0.1, 0.0, random) for _ in range(6)]
+    labelled = [with_label(atoms, ToyReference().label(atoms, LabelTask(tmp_path))) for atoms in structures]
+    task = TrainingTask(labelled, [], {"H": -1.0, "O": -8.0}, 0, tmp_path / "training")
+    model = ToyPotential(basis=6).train(task).model
+    return Member(psiflow.potential("toy", basis=6), ModelFile(model, file_digest(model)))
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[None]:
+    """The toy potential is in an environment; its processes end with the test."""
+    with homes({"toy": HERE}):
+        yield
+    while served._servers:
+        served._servers.popitem()[1].end()
+
+
+def there(member: Member) -> Served:
+    return Served(member.potential, member.file.path, member.file.digest, "cpu")
+
+
+def test_what_is_served_is_what_is_here_to_the_last_bit(member: Member, elsewhere: None) -> None:
+    (here,) = load_members([member])
+    served_there = there(member)
+    structures = [displaced(molecule("H2O"), 0.1, 0.0, np.random.default_rng(n)) for n in range(3)]
+    for own, other in zip(here.predict(structures), served_there.predict(structures), strict=True):
+        assert own.energy == other.energy
+        np.testing.assert_array_equal(own.forces, other.forces)
+    for own, other in zip(here.features(structures), served_there.features(structures), strict=True):
+        np.testing.assert_array_equal(own, other)
+    assert served_there.cutoff == here.cutoff
+    atoms = structures[0]
+    atoms.calc = served_there.calculator()
+    np.testing.assert_array_equal(atoms.get_forces(), here.predict([atoms])[0].forces)
+
+
+def test_models_of_one_environment_share_a_process(member: Member, elsewhere: None) -> None:
+    first, second = there(member), there(member)
+    assert first._server is second._server
+
+
+def test_errors_cross_with_their_names(member: Member, elsewhere: None) -> None:
+    with pytest.raises(ModelCorrupt, match="its hash differs"):
+        Served(member.potential, member.file.path, "0" * 64, "cpu")
+    with homes({"toys": HERE}), pytest.raises(PluginNotFound, match="no potential 'toys'"):
+        Served(Spec("potential", "toys", {}), member.file.path, member.file.digest, "cpu")
+
+
+def test_a_process_that_was_killed_is_started_again(member: Member, elsewhere: None) -> None:
+    predictor = there(member)
+    before = predictor.predict([molecule("H2O")])[0]
+    process = predictor._server._process
+    assert process is not None
+    process.kill()
+    process.wait()
+    assert predictor.predict([molecule("H2O")])[0].energy == before.energy
+
+
+def test_a_process_that_dies_over_a_request_is_told_with_its_last_words(member: Member) -> None:
+    launch = (sys.executable, "-c", "import sys; sys.stderr.write('no room left'); sys.exit(3)")
+    with pytest.raises(EngineMissing, match="exit code 3; it said: no room left"):
+        ask_once(launch, {"do": "nothing"})
+    with pytest.raises(EngineMissing, match="nowhere/python cannot be started: No such file"):
+        ask_once(("nowhere/python",), {"do": "nothing"})
+
+
+def test_the_process_ends_with_the_one_who_asks(member: Member, tmp_path: Path) -> None:
+    """Also when that is killed: nobody writes to it any longer."""
+    script = f"""
+import sys, time
+from psiflow_core.components import Spec
+from psiflow_core.served import Server
+server = Server({HERE!r})
+try:
+    server.ask({{"do": "parse", "spec": Spec("potential", "toy", {{"basis": -1}}).to_plain()}})
+except Exception as error:
+    print(server._process.pid, flush=True)
+time.sleep(60)
+"""
+    asking = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert asking.stdout is not None
+    pid = int(asking.stdout.readline())
+    os.kill(asking.pid, signal.SIGKILL)
+    asking.wait()
+    deadline = time.monotonic() + 30
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_options_are_parsed_where_the_plugin_is() -> None:
+    spec = psiflow.potential("toy", basis=6)
+    told = ask_once(HERE, {"do": "parse", "spec": spec.to_plain()})
+    assert Spec.from_plain(told) == spec
+    wrong = Spec("potential", "toy", {"basis": -1})
+    with pytest.raises(OptionError, match="potential 'toy': basis=-1"):
+        ask_once(HERE, {"do": "parse", "spec": wrong.to_plain()})
