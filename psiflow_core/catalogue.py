@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from psiflow_core.components import Component, Kind, Spec
 from psiflow_core.environments import environments, known
-from psiflow_core.errors import PluginBroken, PluginNotFound, did_you_mean
+from psiflow_core.errors import OptionError, PluginBroken, PluginNotFound, did_you_mean
 from psiflow_core.plugins import Registered, registry
 from psiflow_core.served import ask_once
 
@@ -85,11 +85,13 @@ def settled(spec: Spec) -> Spec:
 
 
 def as_spec(kind: Kind, given: Spec | Component | str) -> Spec:
-    """A spec from what a user may give for a component: a spec, an object, or a name."""
+    """A spec from what a user may give for a component: a spec, an object, or a name; raises `OptionError`."""
     if isinstance(given, str):
         return spec(kind, given, {})
     if isinstance(given, Component):
         return spec(kind, given.name, given.options())
+    if not isinstance(given, Spec):
+        raise OptionError(f"{kind}: write psiflow.{kind}(…), or a name, not {given!r}")
     return given
 
 

@@ -216,3 +216,8 @@ def test_what_was_refused_can_be_mended_in_the_same_folder(threads: Context, tmp
         run(tmp_path / "c", threads, learning=learning(sampler=psiflow.sampler("ase", ensemble="npt"), **small))
     run(tmp_path / "c", threads, learning=learning(sampler=psiflow.sampler("ase", ensemble="nvt"), **small))
     assert (tmp_path / "c" / "report.html").is_file()
+
+
+def test_what_is_no_component_is_refused_with_what_to_write() -> None:
+    with pytest.raises(OptionError, match=r"sampler: write psiflow\.sampler\(…\), or a name, not 3"):
+        psiflow.OnlineLearning(potential="toy", sampler=3, reference="toy", budget=psiflow.Budget(labels=1))
