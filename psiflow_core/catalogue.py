@@ -38,8 +38,8 @@ def find(kind: Kind, name: str) -> Entry:
                 return entry
         if isinstance(error, PluginBroken) or not elsewhere:
             raise
-        known = dict.fromkeys(entry.registered.component.name for entry in elsewhere)
-        there = f"{did_you_mean(name, known)} In environments: {', '.join(known)}."
+        names = dict.fromkeys(entry.registered.component.name for entry in elsewhere)
+        there = f"{did_you_mean(name, names)} In environments: {', '.join(names)}."
         raise PluginNotFound(f"{error}{there}") from None
 
 

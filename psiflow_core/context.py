@@ -1,34 +1,26 @@
-"""Where tasks run: pools of workers on Parsl. Nothing here knows what is computed."""
+"""Where tasks run: which pool does which work, and how each task ended. Nothing here knows what is computed."""
 
 from __future__ import annotations
 
 import itertools
-import os
 import queue
-import re
-import tempfile
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import Literal, cast, get_args
 
-from psiflow_core import guard
 from psiflow_core.catalogue import as_spec
-from psiflow_core.components import Component, Executor, Pool, Resources, Spec
+from psiflow_core.components import Component, Executor, Resources, Spec
 from psiflow_core.environments import Environment, choose, elsewhere
 from psiflow_core.errors import OptionError, WorkerLost
-from psiflow_core.leases import end, read_verdict
+from psiflow_core.leases import read_verdict
 from psiflow_core.plugins import build
+from psiflow_core.pools import Key, Pools
 from psiflow_core.structures import Plain
-from psiflow_core.tasks import failure, perform
-
-if TYPE_CHECKING:
-    from parsl.dataflow.dflow import DataFlowKernel
-    from parsl.executors.base import ParslExecutor
+from psiflow_core.tasks import failure
 
 Work = Literal["train", "sample", "label"]
 """The kinds of work that may have a pool each."""
@@ -59,17 +51,6 @@ class Capacity:
     slots: dict[str, int]
 
 
-@dataclass(frozen=True)
-class _Started:
-    """A pool that runs."""
-
-    executor: ParslExecutor
-    environment: Environment
-    folder: Path
-    number: int
-    """How often it was started anew."""
-
-
 class Context:
     """Pools of workers, one for each kind of work or shared.
 
@@ -95,15 +76,10 @@ class Context:
         given = {"train": train, "sample": sample, "label": label}
         self._specs, self._pool_of = _share(everything, given)
         self._executors = {name: cast(Executor, build(spec)) for name, spec in self._specs.items()}
-        self._given_folder = None if folder is None else Path(folder)
-        self._kernel: DataFlowKernel | None = None
-        self._pools: dict[tuple[str, str], _Started] = {}
-        """By the name of the pool and of the environment that its workers run in."""
-        self._folder = Path()
-        self._own_folder: tempfile.TemporaryDirectory[str] | None = None
+        self._pools = Pools(self._executors, None if folder is None else Path(folder))
         self._tickets = itertools.count()
         self._ended: queue.SimpleQueue[tuple[int, Outcome]] = queue.SimpleQueue()
-        self._running: dict[int, tuple[str, tuple[str, str]]] = {}
+        self._running: dict[int, tuple[str, Key]] = {}
         """By ticket: key, and pool with environment. A ticket is never used twice: late outcomes are nobody's."""
         self._chosen: dict[tuple[str, ...], Environment] = {}
         """By what is needed."""
@@ -130,48 +106,14 @@ class Context:
         """Every pool's executor and options, for the journal."""
         return {name: spec.to_plain() for name, spec in self._specs.items()}
 
-    def start(self, needs: Sequence[tuple[Work, Sequence[Spec]]] = ()) -> None:
+    def start(self, needs: Sequence[tuple[Work, Sequence[Spec]]]) -> None:
         """Start workers for these kinds of work and components; what is not started here, the first task starts.
 
         Raises:
             PluginNotFound: no environment has what a kind of work needs.
             EnvironmentUnfit: the one that has it disagrees with this interpreter, or is not as it was recorded.
         """
-        wanted = {}
-        for work, components in needs:
-            environment = self._choose(components)
-            wanted[self._pool_of[work], environment.name] = environment
-        for key, environment in wanted.items():
-            if key not in self._pools and environment.name:
-                environment.agree()
-        self._start_kernel()
-        new = {key: self._build(key[0], one) for key, one in wanted.items() if key not in self._pools}
-        self._pools.update(new)
-        if new:
-            cast("DataFlowKernel", self._kernel).add_executors([pool.executor for pool in new.values()])
-
-    def _start_kernel(self) -> None:
-        if self._kernel is not None:
-            return
-        from parsl.config import Config
-        from parsl.dataflow.dflow import DataFlowKernel
-
-        self._own_folder = tempfile.TemporaryDirectory(prefix="psiflow-", ignore_cleanup_errors=True)
-        self._folder = Path(self._own_folder.name)
-        if self._given_folder is not None:
-            self._given_folder.mkdir(parents=True, exist_ok=True)
-            self._folder = _harmless(self._given_folder.absolute(), self._folder)
-        config = Config(
-            executors=(),
-            initialize_logging=False,
-            run_dir=str(self._folder / "parsl"),
-            strategy_period=0.5,
-            exit_mode="skip",
-            usage_tracking=0,
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            self._kernel = DataFlowKernel(config)
+        self._pools.start([(self._pool_of[work], self._choose(components)) for work, components in needs])
 
     def submit(
         self,
@@ -194,19 +136,10 @@ class Context:
             PluginNotFound, EnvironmentUnfit: as `start`.
         """
         self.start([(work, needs)])
-        pool = self._pool_of[work], self._choose(needs).name
-        if pool in dict(self._dead_pools()):
-            self._replace(pool)
-        resources = self._executors[pool[0]].resources()._asdict()
-        told = {**task, "resources": resources, "homes": elsewhere(asks, self._pools[pool].environment)}
-        future: Future[Plain] = cast("DataFlowKernel", self._kernel).submit(
-            perform,
-            app_args=(kind, told),
-            executors=[self._pools[pool].executor.label],
-            cache=False,
-            ignore_for_cache=None,
-            app_kwargs={},
-        )
+        environment = self._choose(needs)
+        pool = self._pool_of[work], environment.name
+        told = {**task, "resources": self.resources(work)._asdict(), "homes": elsewhere(asks, environment)}
+        future = self._pools.submit(pool, kind, told)
         ticket, ended = next(self._tickets), self._ended
         self._running[ticket] = key, pool
         task_folder = task.get("folder")
@@ -246,41 +179,16 @@ class Context:
 
     def close(self) -> None:
         """End every process that this context started."""
-        kernel, self._kernel = self._kernel, None
-        if kernel is None:
-            return
-        started = [process for pool in self._pools.values() for process in guard.guarding(pool.folder)]
         try:
-            for pool, lost in self._dead_pools():
-                self._pools[pool].executor.set_bad_state_and_fail_all(lost)
-            kernel.cleanup()
+            self._pools.close()
         finally:
-            end(started)
-            self._pools.clear()
             self._running.clear()
             self._ended = queue.SimpleQueue()
-            if self._own_folder is not None:
-                self._own_folder.cleanup()
 
     def abandon(self) -> None:
         """End the pools if tasks are under way: whoever waited for them has left. The next task starts new ones."""
         if self._running:
             self.close()
-
-    def _build(self, name: str, environment: Environment, number: int = 0) -> _Started:
-        """A pool's executor, and the folder in which its guards know it."""
-        label = "-".join([name, *([environment.name] if environment.name else []), *([str(number)] if number else [])])
-        folder = self._folder / f"{label}-{os.getpid()}"
-        executor = self._executors[name].build(Pool(label, folder, environment.launch, os.getpid()))
-        return _Started(executor, environment, folder, number)
-
-    def _replace(self, key: tuple[str, str]) -> None:
-        """Start a pool anew, of which the interchange has died."""
-        dead, lost = self._pools[key], dict(self._dead_pools())[key]
-        dead.executor.set_bad_state_and_fail_all(lost)
-        end(guard.guarding(dead.folder))
-        self._pools[key] = self._build(key[0], dead.environment, dead.number + 1)
-        cast("DataFlowKernel", self._kernel).add_executors([self._pools[key].executor])
 
     def _choose(self, needs: Sequence[Spec]) -> Environment:
         key = tuple(spec.digest for spec in needs)
@@ -290,29 +198,10 @@ class Context:
 
     def _orphaned(self) -> Iterator[Outcome]:
         """Tasks of a pool whose interchange has died: Parsl would wait for them for ever."""
-        for pool, lost in self._dead_pools():
+        for pool, lost in self._pools.dead():
             for ticket in [ticket for ticket, (_, where) in self._running.items() if where == pool]:
                 key, _ = self._running.pop(ticket)
                 yield Outcome(key, None, failure(lost) | {"reason": "lost worker"})
-
-    def _dead_pools(self) -> Iterator[tuple[tuple[str, str], WorkerLost]]:
-        for pool, started in self._pools.items():
-            process = getattr(started.executor, "interchange_proc", None)
-            if process is not None and process.poll() is not None:
-                label, code = started.executor.label, process.returncode
-                yield (
-                    pool,
-                    WorkerLost(f"the interchange of pool '{label}' has died (exit code {code})"),
-                )
-
-
-def _harmless(folder: Path, own: Path) -> Path:
-    """The folder by a name that means nothing to a shell, which Parsl starts workers with: its own, or a link's."""
-    if re.fullmatch(r"[\w@%+=:,./-]+", str(folder), re.ASCII):
-        return folder
-    link = own / "pools"
-    link.symlink_to(folder, target_is_directory=True)
-    return link
 
 
 def _share(

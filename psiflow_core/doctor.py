@@ -21,12 +21,14 @@ from rich.text import Text
 
 from psiflow_core import guard
 from psiflow_core.builtin.executors import machine_cores
-from psiflow_core.catalogue import executor
+from psiflow_core.catalogue import executor, find
 from psiflow_core.components import Kind, Spec
 from psiflow_core.context import Context, Work
-from psiflow_core.errors import CampaignError, OptionError, PsiflowError
+from psiflow_core.environments import faults, known, names
+from psiflow_core.errors import CampaignError, EnvironmentUnfit, OptionError, PsiflowError
 from psiflow_core.journal import Journal
 from psiflow_core.plugins import Registered, registry
+from psiflow_core.structures import Plain
 
 PATIENCE = 40.0
 """How long a worker may take to start, or to import an engine. [s]"""
@@ -71,6 +73,7 @@ def examine(folder: Path, wanted: Mapping[Kind, str]) -> Iterator[Finding]:
     """
     yield Finding("good", "python", f"{platform.python_version()}, psiflow-core {version('psiflow-core')}")
     yield from plugins()
+    yield from environments(wanted)
     yield from campaign_folder(folder)
     yield from machine()
     yield from stale_processes()
@@ -89,6 +92,33 @@ def plugins() -> Iterator[Finding]:
         yield Finding("bad", f"plugin {point}", f"does not load: {cause}", fix)
     for (kind, name), clash in found.clashes.items():
         yield Finding("bad", f"{kind} {name}", clash, "keep one of the two distributions: pip uninstall NAME")
+
+
+def environments(wanted: Mapping[Kind, str]) -> Iterator[Finding]:
+    """Whether the environments can be used: those that have what is wanted, or all if nothing is named."""
+    for name in names():
+        if not wanted or name in {_home(kind, component) for kind, component in wanted.items()}:
+            yield from environment(name)
+
+
+def environment(name: str) -> Iterator[Finding]:
+    """Whether an environment starts, agrees with its record and this interpreter, and can import its engines."""
+    called = f"environment {name}"
+    try:
+        found = known(name)
+        now = found.agree(engines=True)
+    except EnvironmentUnfit as error:
+        yield Finding("bad", called, error.found, error.fix or f"have it recorded again: psiflow env update {name}")
+        return
+    has = ", ".join(_component_words(one) for one in now["components"] if one["distribution"] != "psiflow-core")
+    if now is found.offers:
+        yield Finding("open", called, f"{found.launch[0]} is not on this machine; recorded are {has or 'no plugins'}")
+        return
+    broken = list(faults(now))
+    if not broken:
+        yield Finding("good", called, f"starts and agrees; {has or 'it has no plugins'}")
+    for fault in broken:
+        yield Finding("bad", called, fault, f"install it again there: {found.mend()}")
 
 
 def campaign_folder(folder: Path) -> Iterator[Finding]:
@@ -212,11 +242,26 @@ def _chosen(wanted: Mapping[Kind, str]) -> tuple[list[Registered], list[Finding]
     chosen, missing = [], []
     for kind, name in wanted.items():
         try:
-            chosen.append(registry().find(kind, name))
+            entry = find(kind, name)
+            chosen += [] if entry.environment else [entry.registered]  # an environment is looked at as a whole
         except PsiflowError as error:
             fix = f"psiflow plugins --kind {kind} lists what there is; install the plugin that has it"
             missing.append(Finding("bad", f"{kind} {name}", str(error), fix))
     return chosen, missing
+
+
+def _home(kind: Kind, name: str) -> str:
+    """The environment of a component; none for one that is here, or nowhere."""
+    try:
+        return find(kind, name).environment
+    except PsiflowError:
+        return ""  # `_chosen` tells it
+
+
+def _component_words(offer: Plain) -> str:
+    version = offer.get("engine_version", "")
+    engine = f" ({offer['engine']} {version})" if version else ""
+    return f"{offer['component']['kind']} {offer['component']['name']}{engine}"
 
 
 def _called(registered: Registered) -> str:

@@ -123,6 +123,12 @@ class Environment:
         told = {**plain, "launch": tuple(plain["launch"]), "packages": tuple(plain["packages"])}
         return cls(**told)
 
+    def mend(self) -> str:
+        """The command that installs again what is there."""
+        if self.own:
+            return f"psiflow env update {self.name}"
+        return f"{shlex.join(self.launch)} -m pip install --force-reinstall PACKAGE; psiflow env update {self.name}"
+
     def anew(self) -> str:
         """What makes an environment of psiflow's own a second time, as a sentence."""
         words = shlex.join(["psiflow", "env", "create", self.name, *self.packages])
@@ -143,7 +149,7 @@ class Environment:
             return f"Install the driver's versions there: {shlex.join(self.launch)} -m pip install {wanted}"
         if what == "python":
             return self.anew()
-        return f"Bring it up to date: psiflow env update {self.name}"
+        return f"Bring it up to date: {self.mend()}"
 
 
 def here() -> Environment:
@@ -164,11 +170,12 @@ def names() -> list[str]:
 
 def known(name: str) -> Environment:
     """The environment of this name; raises `OptionError` where there is none."""
-    by_name = {environment.name: environment for environment in environments()}
-    if name not in by_name:
-        hint = did_you_mean(name, by_name)
-        raise OptionError(f"there is no environment '{name}'.{hint} There are: {', '.join(by_name) or 'none'}")
-    return by_name[name]
+    there = sorted({*_adopted, *names()})
+    if name not in there:
+        raise OptionError(
+            f"there is no environment '{name}'.{did_you_mean(name, there)} There are: {', '.join(there) or 'none'}"
+        )
+    return _adopted.get(name) or read(name)
 
 
 def read(name: str) -> Environment:
@@ -259,6 +266,12 @@ def home(spec: Spec) -> Environment:
     return choose([spec])
 
 
+def elsewhere(asks: Sequence[Spec], own: Environment) -> dict[str, list[str]]:
+    """What starts the Python of those potentials that an environment lacks, by their names."""
+    lacking = [spec for spec in asks if (own.misses(spec) if own.name else not _is_here(spec))]
+    return {spec.name: list(home(spec).launch) for spec in lacking}
+
+
 def ask(launch: Sequence[str], engines: bool = False) -> Plain:
     """What an environment offers, told by itself.
 
@@ -281,9 +294,7 @@ def ask(launch: Sequence[str], engines: bool = False) -> Plain:
         raise EnvironmentUnfit(f"{shlex.join(launch)} did not answer within {PATIENCE:.0f} s") from error
     told = _answer(asked.stdout) if asked.returncode == 0 else None
     if told is None:
-        said = (asked.stderr.strip() or asked.stdout.strip()).splitlines() or ["nothing"]
-        found = f"{shlex.join(launch)} cannot tell what it offers; it says: {said[-1]}"
-        raise EnvironmentUnfit(found, _why_silent(launch, asked.stderr))
+        raise _silent(launch, asked.stderr.strip(), asked.stdout.strip())
     return told
 
 
@@ -305,12 +316,17 @@ def _answer(said: str) -> Plain | None:
     return None
 
 
-def _why_silent(launch: Sequence[str], said: str) -> str:
-    if "unknown option -P" in said.lower():
-        return "It is older than Python 3.11, and psiflow needs that: choose another"
-    if "No module named" in said and "psiflow_core" in said:
-        return f"Install psiflow there: {shlex.join(launch)} -m pip install psiflow-core=={versions()['psiflow-core']}"
-    return "" if said else "It has to start a Python: an interpreter, or a container's command before one"
+def _silent(launch: Sequence[str], complaint: str, output: str) -> EnvironmentUnfit:
+    """Why an environment did not answer."""
+    words = shlex.join(launch)
+    if re.search("unknown option:? -P", complaint, re.IGNORECASE):
+        return EnvironmentUnfit(f"{words} is older than Python 3.11, which psiflow needs", "Choose another")
+    if "No module named" in complaint and "psiflow_core" in complaint:
+        wanted = f"psiflow-core=={versions()['psiflow-core']}"
+        return EnvironmentUnfit(f"{words} has no psiflow", f"Install it there: {words} -m pip install {wanted}")
+    fix = "" if complaint else "It has to start a Python: an interpreter, or a container's command before one"
+    said = (complaint or output or "nothing").splitlines()[-1]
+    return EnvironmentUnfit(f"{words} cannot tell what it offers; it says: {said}", fix)
 
 
 def versions() -> dict[str, str]:

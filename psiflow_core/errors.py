@@ -25,7 +25,7 @@ class EnvironmentUnfit(PsiflowError):
     """
 
     def __init__(self, found: str, fix: str = "") -> None:
-        super().__init__(f"{found}. {fix}" if fix else found)
+        super().__init__(f"{found.rstrip('.')}. {fix}" if fix else found)
         self.found = found
         self.fix = fix
 

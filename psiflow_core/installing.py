@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -14,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from psiflow_core.environments import RECORD, Environment, ask_here, keep, known, names, root, valid
+from psiflow_core.environments import RECORD, Environment, ask_here, keep, known, launch_words, names, read, root, valid
 from psiflow_core.errors import EnvironmentUnfit, OptionError
 from psiflow_core.packages import joined, origin
 
@@ -63,6 +64,23 @@ def create(
     return made
 
 
+def adopt(name: str, where: Sequence[str], step: Step = lambda _: None) -> Environment:
+    """Record an environment that exists, for every process; `environments.adopt` is for one.
+
+    Raises:
+        EnvironmentUnfit: it does not start, or psiflow-core is not installed there.
+        OptionError: the name is that of an environment that psiflow has made, or cannot be one.
+    """
+    step("asking it what it offers")
+    folder = root() / valid(name)
+    if folder.exists() and not (name in names() and not read(name).own):
+        _claim(folder)
+    launch = launch_words(where)
+    adopted = Environment(name, launch, ask_here(launch, engines=True))
+    keep(adopted)
+    return adopted
+
+
 def update(environment: Environment, wanted: Sequence[str] = (), step: Step = lambda _: None) -> Environment:
     """Bring what was installed up to date with the driver and add packages; then ask and record it anew.
 
@@ -87,7 +105,8 @@ def update(environment: Environment, wanted: Sequence[str] = (), step: Step = la
             )
         tool = chosen(_maker(python.parents[1]))
         step(f"{tool} is installing {shlex.join(packages) or 'psiflow-core'}")
-        _run(environment.name, _install_words(tool, python, packages, upgrade=True), root() / environment.name / LOG)
+        log = root() / environment.name / LOG
+        _run(environment.name, _install_words(tool, python, packages, upgrade=True), log, f" All of it is in {log}.")
     step("asking it what it offers")
     renewed = replace(environment, offers=ask_here(environment.launch, engines=True), packages=packages)
     keep(renewed)
@@ -118,9 +137,15 @@ def chosen(installer: Installer | None) -> Installer:
     """The installer to use; raises `OptionError` where it is not there."""
     if installer not in (None, *get_args(Installer)):
         raise OptionError(f"no installer '{installer}': {' or '.join(get_args(Installer))}")
-    if installer == "uv" and shutil.which("uv") is None:
-        raise OptionError("uv is not on the PATH: install it (pip install uv), or use --installer pip")
-    return installer or ("uv" if shutil.which("uv") else "pip")
+    if installer == "uv" and not _uv():
+        raise OptionError("uv is not installed: pip install uv, or use --installer pip")
+    return installer or ("uv" if _uv() else "pip")
+
+
+def _uv() -> str:
+    """The program uv, on the PATH or beside this interpreter; empty where there is none."""
+    places = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
+    return shutil.which("uv", path=places) or ""
 
 
 def _claim(folder: Path) -> None:
@@ -146,7 +171,7 @@ def _claim(folder: Path) -> None:
 
 def _venv_words(tool: Installer, venv: Path) -> list[str]:
     if tool == "uv":
-        return ["uv", "venv", "--python", sys.executable, str(venv)]
+        return [_uv(), "venv", "--python", sys.executable, str(venv)]
     return [sys.executable, "-m", "venv", str(venv)]
 
 
@@ -155,12 +180,12 @@ def _install_words(tool: Installer, python: Path, wanted: Sequence[str], upgrade
     renew = ["--upgrade"] if upgrade else []
     if tool == "uv":  # which would take the build of a folder from its cache although its files are others
         local = ["--reinstall"] if upgrade and any(word.startswith(os.sep) for word in what) else []
-        return ["uv", "pip", "install", "--python", str(python), *renew, *local, *what]
+        return [_uv(), "pip", "install", "--python", str(python), *renew, *local, *what]
     return [str(python), "-m", "pip", "install", "--no-input", "--disable-pip-version-check", *renew, *what]
 
 
-def _run(name: str, command: Sequence[str], log: Path) -> None:
-    """Run an installer; what it says goes to a file.
+def _run(name: str, command: Sequence[str], log: Path, remains: str = "") -> None:
+    """Run an installer; what it says goes to a file, of which `remains` tells that it is kept.
 
     Raises:
         EnvironmentUnfit: it fails.
@@ -174,7 +199,7 @@ def _run(name: str, command: Sequence[str], log: Path) -> None:
         said = log.read_bytes()[start:].decode(errors="replace")
         tail = "\n".join(f"  {line}" for line in said.rstrip().splitlines()[-TAIL:])
         raise EnvironmentUnfit(
-            f"environment '{name}' could not be installed: {reason(said)}\nThe end of {log}:\n{tail}"
+            f"environment '{name}' could not be installed: {reason(said)}\nThe end of what was said:{remains}\n{tail}"
         )
 
 
@@ -200,7 +225,8 @@ def reason(said: str) -> str:
     """Why an installer failed, in one line: its last error, or its last line."""
     lines = [line.strip(" │╰─▶>") for line in said.splitlines() if line.strip(" │╰─▶>")]
     starts = [number for number, line in enumerate(lines) if line.lower().startswith(("error", "×"))]
-    return " ".join(lines[starts[-1] :][:4] if starts else lines[-1:])
+    found = " ".join(lines[starts[-1] :][:4] if starts else lines[-1:])
+    return re.sub(r"^(error:?|×)\s*", "", found, flags=re.IGNORECASE)
 
 
 def _maker(venv: Path) -> Installer:

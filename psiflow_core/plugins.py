@@ -155,7 +155,10 @@ class Registry:
         if suspects:
             cause = "; ".join(f"{point} ({self.broken[point]})" for point in suspects)
             return PluginBroken(f"{kind} '{name}' is not available because its plugin is broken: {cause}")
-        hint = f" Install it: pip install {official}." if official else did_you_mean(name, known)
+        hint = did_you_mean(name, known)
+        if official:
+            apart = f"psiflow env create {name} {official}"
+            hint = f" Install it: pip install {official}; where it conflicts with what is installed: {apart}."
         others = "".join(f" Broken plugin {point}: {cause}." for point, cause in self.broken.items())
         return PluginNotFound(f"no {kind} '{name}'.{hint} Installed: {', '.join(known) or 'none'}.{others}")
 

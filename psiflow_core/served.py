@@ -14,7 +14,10 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any, cast
 
 import numpy as np
@@ -26,8 +29,8 @@ from psiflow_core.environments import home
 from psiflow_core.errors import EngineMissing, PsiflowError
 from psiflow_core.structures import Array, Plain, to_plain
 
-_homes: dict[tuple[str, str], tuple[str, ...]] = {}
-"""The words that start the Python of components that a task was told of, by kind and name."""
+_homes: ContextVar[Mapping[str, Sequence[str]]] = ContextVar("_homes", default=MappingProxyType({}))
+"""The words that start the Python of the potentials that a task was told of, by name."""
 
 _servers: dict[tuple[str, ...], Server] = {}
 
@@ -35,18 +38,16 @@ _servers: dict[tuple[str, ...], Server] = {}
 @contextlib.contextmanager
 def homes(told: Mapping[str, Sequence[str]]) -> Iterator[None]:
     """While a task runs: where the potentials are that this interpreter lacks, by name."""
-    before = dict(_homes)
-    _homes.update({("potential", name): tuple(launch) for name, launch in told.items()})
+    before = _homes.set(told)
     try:
         yield
     finally:
-        _homes.clear()
-        _homes.update(before)
+        _homes.reset(before)
 
 
 def launch_of(spec: Spec) -> tuple[str, ...]:
-    """What starts the Python that has a component; raises `PluginNotFound`."""
-    return _homes.get((spec.kind, spec.name)) or home(spec).launch
+    """What starts the Python that has a potential, of whatever version; raises `PluginNotFound`."""
+    return tuple(_homes.get().get(spec.name) or home(replace(spec, version="")).launch)
 
 
 class Served(Predictor):

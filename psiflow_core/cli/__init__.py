@@ -11,7 +11,7 @@ import typer
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from psiflow_core.cli import labels
+from psiflow_core.cli import environments, labels
 from psiflow_core.components import Kind
 from psiflow_core.errors import PsiflowError
 
@@ -23,6 +23,7 @@ app = typer.Typer(
     suggest_commands=True,
 )
 app.add_typer(labels.app)
+app.add_typer(environments.app)
 
 Folder = Annotated[Path, typer.Argument(help="The campaign's folder.", show_default=False)]
 
@@ -49,7 +50,7 @@ def plugins(
     name: Annotated[str | None, typer.Argument(help="A component, to see its options.", show_default=False)] = None,
     kind: Annotated[Kind | None, typer.Option(help="Only components of this kind.", show_default=False)] = None,
 ) -> None:
-    """List the components that are installed; with a NAME, the options of that one."""
+    """List the components there are, here and in environments; with a NAME, the options of that one."""
     from psiflow_core.cli.components import options_of, overview
 
     show(overview(kind) if name is None else options_of(name, kind))
@@ -73,8 +74,9 @@ def run(
     """Run the campaign that a YAML file describes, or go on with it.
 
     Its keys are the arguments of OnlineLearning, and beside them start,
-    folder, test, data, model, labels and context. A component is its name,
-    or {name: …} with its options. Paths count from the file's own folder.
+    folder, test, data, model, labels, context and environments. A component
+    is its name, or {name: …} with its options; an environment, by its name,
+    a folder or a command. Paths count from the file's own folder.
     """
     from psiflow_core.cli.request import read_request
 

@@ -15,7 +15,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from psiflow_core.components import Component, Kind, Policy
+from psiflow_core.catalogue import Entry, entries, find
+from psiflow_core.components import Kind, Policy
+from psiflow_core.environments import environments
 from psiflow_core.errors import OptionError, PluginNotFound
 from psiflow_core.options import Option, options
 from psiflow_core.plugins import OFFICIAL, Registered, registry
@@ -26,13 +28,13 @@ WIDE = 110
 
 def overview(kind: Kind | None = None) -> RenderableType:
     """Every component, a line each, and the plugins that did not load."""
-    table = Table("kind", "name", "distribution", "version", "what it is", box=box.SIMPLE_HEAD)
-    for registered in registry().all():
+    places = _places(kind)
+    where = ["environment"] if any(any(found) for found in places.values()) else []
+    table = Table("kind", "name", "distribution", "version", *where, "what it is", box=box.SIMPLE_HEAD)
+    for registered, found in places.items():
         component = registered.component
-        if kind in (None, component.kind):
-            table.add_row(
-                component.kind, component.name, registered.distribution, registered.version, first_line(component)
-            )
+        words = [component.kind, component.name, registered.distribution, registered.version]
+        table.add_row(*words, *(", ".join(found) for _ in where), first_line(component))
     return Group(table, *_broken(), Text("psiflow plugins NAME shows the options of one.", style="dim"))
 
 
@@ -42,28 +44,41 @@ def options_of(name: str, kind: Kind | None = None) -> RenderableType:
     Raises:
         PluginNotFound, PluginBroken: there is none.
     """
-    return Group(*(_sheet(registered) for registered in named(name, kind)))
+    return Group(*(_sheet(entry) for entry in named(name, kind)))
 
 
-def named(name: str, kind: Kind | None = None) -> list[Registered]:
-    """The components of this name, of every kind unless one is given.
+def named(name: str, kind: Kind | None = None) -> list[Entry]:
+    """The components of this name, of every kind unless one is given; of each that which a campaign would use.
 
     Raises:
         PluginNotFound, PluginBroken: there is none.
     """
     if kind is not None:
-        return [registry().find(kind, name)]
-    found = [registered for registered in registry().all() if registered.component.name == name]
-    if found:
-        return found
+        return [find(kind, name)]
+    every = list(entries())
+    kinds = {entry.registered.component.kind for entry in every if entry.registered.component.name == name}
+    if kinds:
+        return [find(one, name) for one in sorted(kinds)]
     for other in get_args(Kind):
         try:
-            registry().find(other, name)  # knows best what to say of one that is broken, or offered twice
+            find(other, name)  # knows best what to say of one that is broken, or offered twice
         except PluginNotFound:
             if (other, name) in OFFICIAL:
                 raise
-    known = sorted({registered.component.name for registered in registry().all()})
+    known = sorted({entry.registered.component.name for entry in every})
     raise PluginNotFound(f"no component '{name}'.{_alike(name, known)} Installed: {', '.join(known)}")
+
+
+def _places(kind: Kind | None) -> dict[Registered, list[str]]:
+    """Components, each with the environments that have it; none is named for what is in this interpreter."""
+    places: dict[tuple[str, ...], tuple[Registered, list[str]]] = {}
+    for entry in entries():
+        registered, component = entry.registered, entry.registered.component
+        key = (component.kind, component.name, registered.distribution, registered.version)
+        there = places.setdefault(key, (registered, []))[1]
+        if "" not in there and kind in (None, component.kind):
+            there.append(entry.environment)
+    return {registered: found for registered, found in places.values() if found}
 
 
 def policies() -> dict[str, type[Policy]]:
@@ -151,10 +166,11 @@ def first_paragraph(what: type[Any]) -> str:
     return inspect.cleandoc(what.__doc__ or "").partition("\n\n")[0]
 
 
-def _sheet(registered: Registered) -> RenderableType:
-    component: type[Component] = registered.component
+def _sheet(entry: Entry) -> RenderableType:
+    registered, component = entry.registered, entry.registered.component
+    where = f"  in environment {entry.environment}" if entry.environment else ""
     title = Text.assemble(
-        (f"{component.kind} {component.name}", "bold"), f"  {registered.distribution} {registered.version}"
+        (f"{component.kind} {component.name}", "bold"), f"  {registered.distribution} {registered.version}{where}"
     )
     shown = Sheet(list(options(component))) if component.model_fields else Text("It has no options.")
     return Group(title, Text(first_paragraph(component)), shown)
@@ -165,3 +181,6 @@ def _broken() -> Iterator[Text]:
         yield Text.assemble(("broken ", "bold red"), f"{point}: {cause}")
     for clash in registry().clashes.values():
         yield Text.assemble(("clash ", "bold red"), clash)
+    for environment in environments():
+        for plugin, cause in environment.offers["broken"].items():
+            yield Text.assemble(("broken ", "bold red"), f"{plugin} in environment {environment.name}: {cause}")

@@ -12,6 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 from pydantic import BaseModel
 
+from psiflow_core.catalogue import entries
 from psiflow_core.components import Kind, Policy
 from psiflow_core.learning.settings import Settings
 from psiflow_core.plugins import GROUP, Registered, registry
@@ -85,11 +86,13 @@ def test_it_says_licence_and_python(plugin: Path) -> None:
 
 
 def test_it_is_installed_and_offers_something(plugin: Path) -> None:
-    offered = [one for one in registry().all() if one.distribution.replace("-", "_") == plugin.name]
-    assert offered
-    for one in offered:
-        assert one.component.__module__ == f"{plugin.name}.{one.component.kind}"
-        assert one.component.engine, "the package that does its work: psiflow doctor looks for it"
+    found = [one for one in entries() if one.registered.distribution.replace("-", "_") == plugin.name]
+    assert found, "here or in an environment"
+    for one in found:
+        component = one.registered.component
+        if not one.environment:
+            assert component.__module__ == f"{plugin.name}.{component.kind}"
+        assert component.engine, "the package that does its work: psiflow doctor looks for it"
 
 
 def test_its_tests_are_where_those_of_all_are(plugin: Path) -> None:

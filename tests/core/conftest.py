@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import shutil
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -10,7 +16,11 @@ from ase.build import molecule
 from psiflow_toys import campaigns
 
 import psiflow_core as psiflow
+from psiflow_core import environments, installing
 from psiflow_core.context import Context
+
+ROOT = Path(__file__).parents[2]
+TOYS_ELSEWHERE = ROOT / "tests" / "toys_elsewhere"
 
 
 @pytest.fixture(scope="module")
@@ -51,4 +61,38 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     with psiflow.Context("threads", folder=folder / "pools") as context:
         campaigns.run(folder, context, learning, test=campaigns.moved_water(2, seed=5))
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_environments(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The environments of whoever runs the tests are out of sight."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(environments.FOLDER, str(tmp_path_factory.mktemp("environments")))
+        yield
+
+
+@pytest.fixture
+def elsewhere(_distant: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of environments: there is one, `distant`, that has the potential `distant`. Leave it as it is."""
+    monkeypatch.setenv(environments.FOLDER, str(_distant))
+    return _distant
+
+
+@pytest.fixture(scope="session")
+def _distant() -> Path:
+    """A folder of environments that is kept from one test run to the next, until what they are made of changes."""
+    folder = Path(sys.prefix) / "environments-for-tests"
+    folder.mkdir(exist_ok=True)
+    projects = b"".join((place / "pyproject.toml").read_bytes() for place in (ROOT, TOYS_ELSEWHERE))
+    made_of = hashlib.sha256(projects + f"{sys.version} {version('parsl')}".encode()).hexdigest()
+    with pytest.MonkeyPatch.context() as patch, (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        patch.setenv(environments.FOLDER, str(folder))
+        if not (folder / made_of).exists():
+            shutil.rmtree(folder / "distant", ignore_errors=True)
+            installing.create("distant", ("-e", str(TOYS_ELSEWHERE)))
+            (folder / made_of).touch()
+        there = environments.read("distant")  # of which psiflow's own code may have changed
+        environments.keep(replace(there, offers=environments.ask(there.launch, engines=True)))
     return folder

@@ -26,7 +26,7 @@ from rich.console import Console, RenderableType
 from typer.testing import CliRunner
 
 import psiflow_core
-from psiflow_core import guard
+from psiflow_core import catalogue, guard
 from psiflow_core.cli import app, components, main
 from psiflow_core.cli.components import named
 from psiflow_core.components import Component, Policy
@@ -126,7 +126,7 @@ def test_every_option_of_every_component_is_shown(psiflow: Psiflow) -> None:
 
 
 def test_an_option_is_shown_with_type_range_default_and_unit() -> None:
-    shown = {option.name: option for option in options(named("toy", "reference")[0].component)}
+    shown = {option.name: option for option in options(named("toy", "reference")[0].registered.component)}
     depth, fraction = shown["depth"], shown["fail_fraction"]
     assert (depth.type, depth.range, depth.default, depth.unit) == ("float", "> 0", "1.0", "eV")
     assert depth.meaning == "Depth D of the well."
@@ -190,7 +190,7 @@ def test_no_word_of_an_option_is_lost_in_a_narrow_terminal(width: int) -> None:
 def test_all_close_names_are_suggested(psiflow: Psiflow, monkeypatch: pytest.MonkeyPatch) -> None:
     toys, twins = importlib.import_module("psiflow_toys"), Registry()
     twins.register(toys, "toys", "psiflow-toys", "1")
-    monkeypatch.setattr(components, "registry", lambda: twins)
+    monkeypatch.setattr(catalogue, "registry", lambda: twins)
     twins.register(SimpleNamespace(psiflow_references=hookimpl(lambda: [Joy])), "joys", "psiflow-joys", "1")
     assert "Did you mean 'toy' or 'joy'?" in psiflow("plugins", "oy").err
 
@@ -272,7 +272,7 @@ def test_a_component_that_two_plugins_offer_says_so(psiflow: Psiflow, monkeypatc
     toys, twice = importlib.import_module("psiflow_toys"), Registry()
     twice.register(toys, "toys", "psiflow-toys", "1")
     twice.register(SimpleNamespace(psiflow_potentials=toys.psiflow_potentials), "copy", "psiflow-copy", "1")
-    monkeypatch.setattr(components, "registry", lambda: twice)
+    monkeypatch.setattr(catalogue, "registry", lambda: twice)
     assert "offered by both psiflow-toys and psiflow-copy" in psiflow("plugins", "toy", "--kind", "potential").err
 
 

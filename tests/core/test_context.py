@@ -46,7 +46,7 @@ def process_of(outcome: Outcome) -> psutil.Process:
 
 
 def processes(context: Context) -> list[psutil.Process]:
-    return [process for pool in context._pools.values() for process in guard.guarding(pool.folder)]
+    return [process for pool in context._pools.started.values() for process in guard.guarding(pool.folder)]
 
 
 def outcomes(context: Context, number: int, patience: float = 60.0) -> dict[str, Outcome]:

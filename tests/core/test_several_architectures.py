@@ -46,7 +46,9 @@ def test_errors_are_told_of_all_and_of_each(finished: Result) -> None:
         answers = psiflow.TrainedPotential(own).predict(test)
         differences = [answer.forces - label.get_forces() for answer, label in zip(answers, test, strict=True)]
         rmse = float(np.sqrt(np.mean(np.concatenate(differences) ** 2)))
-        assert summary["errors_by_potential"][name]["test"]["force_rmse"] == pytest.approx(rmse, rel=1e-4)  # the data set is rounded
+        assert summary["errors_by_potential"][name]["test"]["force_rmse"] == pytest.approx(
+            rmse, rel=1e-4
+        )  # the data set is rounded
     report = finished.report.read_text()
     assert "toy (1) alone" in report
     assert "toy, toy" in report

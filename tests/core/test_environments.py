@@ -1,0 +1,640 @@
+"""Environments beside the driver's own: made, adopted, asked, compared, removed. They are real ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+import pytest
+import yaml
+from ase.build import molecule
+from rich.console import Console
+
+import psiflow_core
+from psiflow_core import doctor, environments, installing, packages
+from psiflow_core.cli import main
+from psiflow_core.cli.request import read_request
+from psiflow_core.environments import Environment, launch_words, versions
+from psiflow_core.errors import EnvironmentUnfit, OptionError, PluginNotFound
+from psiflow_core.plugins import registry
+
+ROOT = Path(__file__).parents[2]
+TOYS_ELSEWHERE = ROOT / "tests" / "toys_elsewhere"
+UV = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
+
+
+class Said(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Psiflow = Callable[..., Said]
+
+
+@pytest.fixture
+def psiflow(capsys: pytest.CaptureFixture[str]) -> Psiflow:
+    """The command, in this process."""
+
+    def command(*arguments: object) -> Said:
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Said(int(end.value.code or 0), captured.out, captured.err)
+
+    return command
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder of environments, with a space in its path."""
+    place = tmp_path / "my environments"
+    monkeypatch.setenv(environments.FOLDER, str(place))
+    return place
+
+
+@pytest.fixture
+def python(elsewhere: Path) -> str:
+    """The Python that has the toy `distant`."""
+    return str(elsewhere / "distant" / "venv" / "bin" / "python")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays_adopted() -> Iterator[None]:
+    yield
+    environments._adopted.clear()
+
+
+def script(file: Path, text: str) -> str:
+    """A program that stands for a container's command."""
+    file.write_text(f"#!/bin/sh\n{text}\n")
+    file.chmod(file.stat().st_mode | stat.S_IXUSR)
+    return str(file)
+
+
+# An environment that psiflow made --------------------------------------------------------------------------
+
+
+def test_what_is_in_it_cannot_be_imported_here_and_the_other_way_round(elsewhere: Path, python: str) -> None:
+    missing = [subprocess.run([sys.executable, "-c", "import psiflow_toys_elsewhere"], capture_output=True).returncode]
+    missing += [subprocess.run([python, "-P", "-c", "import psiflow_toys"], capture_output=True).returncode]
+    assert missing == [1, 1]
+
+
+def test_it_is_recorded_with_versions_options_and_engines(elsewhere: Path) -> None:
+    found = environments.known("distant")
+    assert {name: found.offers[name] for name in versions()} == versions()
+    (distant,) = (one for one in found.offers["components"] if one["component"]["name"] == "distant")
+    assert (distant["distribution"], distant["version"]) == ("psiflow-toys-elsewhere", "0.1.0")
+    assert (distant["engine"], distant["engine_version"]) == ("psiflow_toys_elsewhere.engine", "1.2.3")
+    assert found.packages == ("-e", str(TOYS_ELSEWHERE))
+    assert found.own
+
+
+def test_its_options_are_checked_as_if_it_were_here(elsewhere: Path) -> None:
+    spec = psiflow_core.potential("distant", cutoff=3)
+    assert (spec.options["cutoff"], spec.options["powers"], spec.distribution) == (
+        3.0,
+        [3, 4, 6],
+        "psiflow-toys-elsewhere",
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"cutof": 3}, "potential 'distant': unknown option 'cutof'. Did you mean 'cutoff'?"),
+        ({"cutoff": -1}, "potential 'distant': cutoff=-1: Input should be greater than 0"),
+        ({"powers": [1]}, "potential 'distant': powers.0=1: Input should be greater than or equal to 2"),
+        ({"fit": "all"}, "Input should be 'forces' or 'energies and forces'"),
+        ({"scales": {"energy": "much"}}, "scales.energy='much'"),
+    ],
+)
+def test_a_wrong_option_is_told_in_the_words_of_the_component_itself(
+    python: str, options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(OptionError) as here:
+        psiflow_core.potential("distant", **options)
+    code = (
+        "import json, sys; from psiflow_toys_elsewhere.potential import Distant\n"
+        "try: Distant.parse(json.loads(sys.argv[1]))\nexcept Exception as error: print(error)"
+    )
+    there = subprocess.run([python, "-P", "-c", code, json.dumps(options)], capture_output=True, text=True, check=True)
+    assert str(here.value) == there.stdout.strip()
+    assert said in str(here.value)
+
+
+def test_plugins_shows_where_a_component_lives(elsewhere: Path, psiflow: Psiflow) -> None:
+    rows = [line.split() for line in psiflow("plugins").out.splitlines()]
+    assert ["potential", "distant", "psiflow-toys-elsewhere", "0.1.0", "distant"] in [row[:5] for row in rows]
+    (toy,) = (row for row in rows if row[:2] == ["potential", "toy"])
+    assert toy[4] == "Each", "what is here has no environment beside its name"
+    assert len([row for row in rows if row[:2] == ["sampler", "ase"]]) == 1, "psiflow's own are in every environment"
+    sheet = psiflow("plugins", "distant").out
+    assert "in environment distant" in sheet
+    assert "How strongly weights are held to zero." in sheet
+
+
+def test_without_environments_plugins_has_no_column_for_them(folder: Path, psiflow: Psiflow) -> None:
+    assert "environment" not in psiflow("plugins").out.splitlines()[1]
+
+
+def test_a_misspelt_name_suggests_what_is_in_an_environment(elsewhere: Path) -> None:
+    with pytest.raises(PluginNotFound, match="Did you mean 'distant'"):
+        psiflow_core.potential("distand")
+
+
+def test_executors_of_environments_are_not_the_drivers(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry(), "_found", {})
+    with pytest.raises(PluginNotFound):
+        psiflow_core.executor("local")
+    assert psiflow_core.sampler("ase", ensemble="nve").name == "ase"
+
+
+def test_list_tells_python_place_and_components(elsewhere: Path, psiflow: Psiflow) -> None:
+    row = next(line for line in psiflow("env", "list").out.splitlines() if "distant" in line)
+    assert ("3." in row, "potential distant" in row, "psiflow's own" in row) == (True, True, True)
+
+
+def test_check_is_one_line_for_a_good_one(elsewhere: Path, psiflow: Psiflow) -> None:
+    said = psiflow("env", "check")
+    assert said.code == 0
+    assert said.out == (
+        "✔ environment distant: starts and agrees; potential distant (psiflow_toys_elsewhere.engine 1.2.3)\n"
+    )
+
+
+def test_update_installs_again_what_was_asked_for_and_records_it(elsewhere: Path, psiflow: Psiflow) -> None:
+    before = environments.known("distant")
+    environments.keep(replace(before, offers={**before.offers, "components": []}))
+    said = psiflow("env", "update", "distant")
+    assert said.code == 0, said
+    assert environments.known("distant").offers == before.offers
+    ran = [line for line in (elsewhere / "distant" / "install.log").read_text().splitlines() if line.startswith("$ ")]
+    assert "--upgrade" in ran[-1]
+    assert ran[-1].endswith(f"-e {ROOT} -e {TOYS_ELSEWHERE}")
+
+
+def test_a_name_is_taken_once(elsewhere: Path, psiflow: Psiflow, python: str) -> None:
+    for words in (("create", "distant"), ("adopt", "distant", python)):
+        said = psiflow("env", *words)
+        assert said.code == 1
+        assert "psiflow env update distant" in said.err
+        assert "psiflow env remove distant" in said.err
+
+
+@pytest.mark.skipif(UV is None, reason="uv is not installed")
+def test_uv_makes_one_in_a_path_with_spaces_which_is_updated_and_removed(
+    folder: Path, psiflow: Psiflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(TOYS_ELSEWHERE, tmp_path / "toys")
+    monkeypatch.chdir(tmp_path)
+    made = psiflow("env", "create", "with.uv", "./toys", "--installer", "uv")
+    assert made.code == 0, made
+    assert "Environment 'with.uv' is ready" in made.out
+    assert environments.known("with.uv").packages == (str(tmp_path / "toys"),)
+    failed = psiflow("env", "update", "with.uv", "no-such-package-of-psiflow")
+    assert (failed.code, str(folder / "with.uv" / "install.log") in failed.err) == (1, True)
+    assert psiflow("env", "check", "with.uv").code == 0
+    engine = tmp_path / "toys" / "src" / "psiflow_toys_elsewhere" / "engine.py"
+    engine.write_text(engine.read_text().replace("1.2.3", "1.2.5"))
+    assert "engine 1.2.5" in psiflow("env", "update", "with.uv").out, "the folder is built again"
+    assert psiflow("env", "remove", "with.uv").out == "with.uv is removed.\n"
+    assert list(folder.iterdir()) == []
+
+
+# What can go wrong while one is made -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("installer", ["pip", pytest.param("uv", marks=pytest.mark.skipif(UV is None, reason="no uv"))])
+def test_a_package_that_does_not_exist_is_named_and_nothing_is_left(
+    folder: Path, psiflow: Psiflow, installer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(installing, "origin", lambda name: ())
+    said = psiflow("env", "create", "bad", "no-such-package-of-psiflow", "--installer", installer)
+    assert said.code == 1
+    first, *rest = said.err.splitlines()
+    assert first.startswith("error: environment 'bad' could not be installed: ")
+    assert "no-such-package-of-psiflow" in first
+    assert any(line.startswith("  ") for line in rest), "the end of what the installer said"
+    assert list(folder.iterdir()) == []
+
+
+def test_a_stopped_creation_leaves_no_folder_and_no_process(folder: Path) -> None:
+    words = [sys.executable, "-m", "psiflow_core.cli", "env", "create", "cut", "--installer", "pip"]
+    made = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    log = folder / "cut" / "install.log"
+    while not log.exists() or " -m pip install" not in log.read_text():
+        assert made.poll() is None, made.communicate()
+        time.sleep(0.05)
+    children = psutil.Process(made.pid).children(recursive=True)
+    made.send_signal(signal.SIGINT)
+    out, _ = made.communicate(timeout=60)
+    assert made.returncode == 130
+    assert "Nothing is left of it" in out
+    assert list(folder.iterdir()) == []
+    assert not psutil.wait_procs(children, timeout=10)[1]
+
+
+def test_a_creation_that_was_killed_is_told_and_cleared_away(folder: Path, psiflow: Psiflow) -> None:
+    (folder / "half" / "venv").mkdir(parents=True)
+    (folder / "half" / "install.log").touch()
+    said = psiflow("env", "create", "half")
+    assert (said.code, "psiflow env remove half" in said.err) == (1, True)
+    assert "There is none" in psiflow("env", "list").out
+    assert psiflow("env", "remove", "half").code == 0
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["", "two words", "../up", ".hidden", "a/b", "ä", "x;y", "-"])
+def test_a_name_that_cannot_be_a_folder_is_refused(folder: Path, psiflow: Psiflow, name: str) -> None:
+    for words in (("create", "--", name), ("adopt", "--", name, sys.executable), ("remove", "--", name)):
+        said = psiflow("env", *words)
+        assert said.code == 1
+        assert "cannot be called" in said.err
+    assert not folder.exists()
+
+
+def test_an_unknown_name_is_told_with_the_nearest(elsewhere: Path, psiflow: Psiflow) -> None:
+    for word in ("check", "update", "remove"):
+        said = psiflow("env", word, "distand")
+        assert (said.code, "Did you mean 'distant'?" in said.err) == (1, True)
+
+
+def test_an_installer_that_is_not_there_is_told(
+    folder: Path, psiflow: Psiflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(installing, "_uv", lambda: "")
+    assert "uv is not installed" in psiflow("env", "create", "x", "--installer", "uv").err
+    assert "uv or pip" in psiflow("env", "create", "x", "--installer", "conda").err
+    assert not folder.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_told(
+    tmp_path: Path, psiflow: Psiflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(environments.FOLDER, str(tmp_path / "file" / "environments"))
+    said = psiflow("env", "create", "x")
+    assert (said.code, "PSIFLOW_ENVIRONMENTS" in said.err) == (1, True)
+
+
+# What is installed -----------------------------------------------------------------------------------------
+
+
+def test_paths_count_from_the_root_and_names_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plug in").mkdir()
+    (tmp_path / "mace").mkdir()
+    (tmp_path / "versions.txt").touch()
+    found = packages.words(["mace", "./plug in[gpu]", "psiflow-mace[gpu]>=0.1"], ["plug in"], ["versions.txt"])
+    assert found == (
+        "mace",
+        f"{tmp_path}/plug in[gpu]",
+        "psiflow-mace[gpu]>=0.1",
+        "-e",
+        f"{tmp_path}/plug in",
+        "-c",
+        f"{tmp_path}/versions.txt",
+    )
+    with pytest.raises(OptionError, match=r"there is no \./nowhere"):
+        packages.words([], ["./nowhere"])
+
+
+def test_a_package_that_is_named_again_is_taken_as_it_was_named_last() -> None:
+    before = ("psiflow-mace==0.1", "-c", "/a.txt", "-e", "/psiflow_toys")
+    more = ("Psiflow_MACE[gpu] >= 0.2", "-e", "/psiflow_toys", "psiflow-pyscf")
+    assert packages.joined(before, more) == (
+        "Psiflow_MACE[gpu] >= 0.2",
+        "-c",
+        "/a.txt",
+        "-e",
+        "/psiflow_toys",
+        "psiflow-pyscf",
+    )
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"url": f"file://{ROOT}", "dir_info": {"editable": True}}, ("-e", str(ROOT))),
+        ({"url": f"file://{ROOT}", "dir_info": {}}, (str(ROOT),)),
+        (
+            {"url": "https://x.org/p.git", "vcs_info": {"vcs": "git", "commit_id": "abc"}, "subdirectory": "core"},
+            ("psiflow-core @ git+https://x.org/p.git@abc#subdirectory=core",),
+        ),
+        (
+            {"url": "https://x.org/psiflow_core-0.1.0-py3-none-any.whl", "archive_info": {}},
+            ("psiflow-core @ https://x.org/psiflow_core-0.1.0-py3-none-any.whl",),
+        ),
+    ],
+)
+def test_psiflow_comes_from_where_the_drivers_own_came(told: dict[str, Any], words: tuple[str, ...]) -> None:
+    assert packages._from_url("psiflow-core", told) == words
+
+
+def test_what_came_from_an_index_is_asked_for_by_its_version() -> None:
+    assert packages.origin("pluggy")[0].startswith("pluggy==")
+
+
+def test_a_source_that_is_gone_is_told() -> None:
+    with pytest.raises(OptionError, match="installed from /no/where, which is gone"):
+        packages._from_url("psiflow-core", {"url": "file:///no/where", "dir_info": {}})
+
+
+def test_uv_and_pip_are_asked_for_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installing, "_uv", lambda: "/bin/uv")
+    monkeypatch.setattr(installing, "origin", lambda name: (f"{name}==1",))
+    python, wanted = Path("/e/bin/python"), ("psiflow-mace", "-c", "/c.txt")
+    what = ["parsl==1", "psiflow-core==1", *wanted]
+    assert installing._install_words("uv", python, wanted) == [
+        "/bin/uv",
+        "pip",
+        "install",
+        "--python",
+        str(python),
+        *what,
+    ]
+    assert installing._install_words("pip", python, wanted)[:4] == [str(python), "-m", "pip", "install"]
+    assert installing._install_words("pip", python, wanted)[-len(what) :] == what
+    assert installing._venv_words("uv", Path("/e")) == ["/bin/uv", "venv", "--python", sys.executable, "/e"]
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("Collecting x\nERROR: Could not find\nERROR: No matching distribution found for x\n\n", "No matching distri"),
+        (
+            "  × No solution found:\n  ╰─▶ Because x was not\n      found\n",
+            "No solution found: Because x was not found",
+        ),
+        ("error: No solution found\n  cause: Because x is missing\n", "No solution found cause: Because x is missing"),
+        ("The virtual environment was not created\nensurepip is not available\n", "ensurepip is not available"),
+        ("", ""),
+    ],
+)
+def test_the_reason_is_the_installers_last_error(said: str, reason: str) -> None:
+    assert installing.reason(said).startswith(reason)
+
+
+# Adopting --------------------------------------------------------------------------------------------------
+
+
+def test_an_environment_is_adopted_by_folder_interpreter_or_words(folder: Path, python: str) -> None:
+    venv = Path(python).parents[1]
+    for where in (venv, str(venv), python, f"env A=1 {python}", ["env", "A=1", python]):
+        adopted = psiflow_core.adopt("theirs", where)
+        assert adopted.find("potential", "distant") is not None
+        assert adopted.launch[-1] == python
+    assert not folder.exists(), "it is for this process"
+
+
+def test_an_adopted_one_is_recorded_updated_and_forgotten_and_stays_itself(
+    folder: Path, psiflow: Psiflow, python: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(environments.FOLDER, str(folder))  # `python` has set that of the toy
+    adopted = psiflow("env", "adopt", "theirs", "env", "-u", "NOTHING", python)
+    assert adopted.code == 0, adopted
+    assert environments.known("theirs").launch == ("env", "-u", "NOTHING", python)
+    assert "adopted" in psiflow("env", "list").out
+    assert psiflow_core.potential("distant").name == "distant"
+    refused = psiflow("env", "update", "theirs", "numpy")
+    assert (refused.code, f"{python} -m pip install numpy" in refused.err) == (1, True)
+    assert psiflow("env", "update", "theirs").code == 0
+    assert psiflow("env", "adopt", "theirs", python).code == 0, "adopted again, elsewhere"
+    assert psiflow("env", "remove", "theirs").code == 0
+    assert list(folder.iterdir()) == []
+    assert Path(python).exists()
+
+
+def test_what_is_no_environment_is_told(tmp_path: Path, psiflow: Psiflow, folder: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text").write_text("no program")
+    (tmp_path / "noise").write_bytes(b"\x7f\x00")
+    (tmp_path / "noise").chmod(0o755)
+    old = script(tmp_path / "old", "echo 'Unknown option: -P' >&2; echo usage: python3.10 >&2; exit 2")
+    wrong = {
+        str(tmp_path / "empty"): "bin/python is missing",
+        str(tmp_path / "text"): "cannot be run: Permission denied",
+        str(tmp_path / "noise"): "cannot be run: Exec format error",
+        str(tmp_path / "nowhere"): "there is neither a folder nor a command",
+        "no-such-command-x python": "there is neither a folder nor a command 'no-such-command-x'",
+        "echo": "It has to start a Python",
+        "false": "it says: nothing",
+        " ": "nothing was given",
+        old: "older than Python 3.11",
+    }
+    for where, why in wrong.items():
+        said = psiflow("env", "adopt", "x", where)
+        assert said.code == 1, where
+        assert why in said.err, where
+        assert len(said.err.splitlines()) == 1
+    assert not folder.exists()
+
+
+def test_one_without_psiflow_is_told_with_the_command_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
+    monkeypatch.chdir(ROOT)  # where a folder psiflow_core lies, which is not installed there
+    with pytest.raises(EnvironmentUnfit, match=r"has no psiflow\. .*bare/bin/python -m pip install psiflow-core=="):
+        psiflow_core.adopt("bare", tmp_path / "bare")
+
+
+def test_what_is_printed_around_the_answer_does_no_harm(tmp_path: Path, python: str) -> None:
+    loud = script(tmp_path / "loud", f'echo "[1, 2]"; {shlex.quote(python)} "$@"; echo "goodbye"')
+    assert psiflow_core.adopt("loud", loud).find("potential", "distant") is not None
+
+
+def test_environments_of_a_yaml_file_are_adopted_before_components_are_looked_up(
+    folder: Path, python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, psiflow: Psiflow
+) -> None:
+    monkeypatch.setenv(environments.FOLDER, str(folder))
+    (tmp_path / "theirs").symlink_to(Path(python).parents[1])
+    molecule("H2O").write(tmp_path / "water.xyz")
+    given: dict[str, Any] = {
+        "environments": {"a": "theirs", "b": f"env A=1 {python}", "c": ["env", "A=1", python]},
+        "potential": {"name": "distant", "cutoff": 3.0},
+        "sampler": {"name": "ase", "ensemble": "nve"},
+        "reference": "toy",
+        "budget": {"labels": 12},
+        "start": "water.xyz",
+        "folder": "campaign",
+    }
+    file = tmp_path / "campaign.yaml"
+    file.write_text(yaml.safe_dump(given))
+    assert read_request(file).learning.potential.options["cutoff"] == 3.0
+    assert [one.name for one in environments.environments()] == ["a", "b", "c"]
+    assert environments.known("a").launch == (str(tmp_path / "theirs" / "bin" / "python"),)
+    for wrong, why in (
+        ("x", "environments: write"),
+        ({"a": 3}, "environments.a: write"),
+        ({"a": []}, "environments.a"),
+    ):
+        file.write_text(yaml.safe_dump({**given, "environments": wrong}))
+        said = psiflow("run", file)
+        assert (said.code, why in said.err) == (1, True)
+
+
+# Disagreement ----------------------------------------------------------------------------------------------
+
+
+def bad_findings(name: str) -> str:
+    """What `psiflow doctor` and `psiflow env check` say of an environment that has something wrong."""
+    findings = list(doctor.environment(name))
+    assert {finding.verdict for finding in findings} == {"bad"}
+    assert all(finding.fix for finding in findings)
+    console = Console(width=1000)
+    with console.capture() as shown:
+        for finding in findings:
+            console.print(finding.line())
+    return shown.get()
+
+
+def adopted(name: str, launch: str, **changes: Any) -> Environment:
+    """An adopted environment, its record changed."""
+    found = psiflow_core.adopt(name, launch)
+    environments._adopted[name] = replace(found, offers={**found.offers, **changes})
+    return environments._adopted[name]
+
+
+@pytest.mark.parametrize("what", ["parsl", "psiflow-core", "python"])
+def test_another_version_than_the_drivers_is_told_with_its_fix(tmp_path: Path, python: str, what: str) -> None:
+    answer = f"""{shlex.quote(python)} "$@" | sed 's/"{what}": "[^"]*"/"{what}": "0.0"/'"""
+    adopted("old", script(tmp_path / "old", answer))
+    said = bad_findings("old")
+    assert f"has {what} 0.0, and the driver {versions()[what]}" in said
+    assert f"pip install psiflow-core=={versions()['psiflow-core']} parsl=={versions()['parsl']}" in said
+
+
+def test_an_own_one_is_brought_up_to_date_or_made_anew(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = environments.known("distant").offers
+    for what, fix in (("parsl", "psiflow env update distant"), ("python", "psiflow env create distant -e ")):
+        monkeypatch.setattr(environments, "ask", lambda launch, engines, what=what: {**now, what: "0.0"})
+        assert fix in bad_findings("distant")
+
+
+def test_another_plugin_version_and_other_options_than_recorded_are_told(python: str) -> None:
+    there = psiflow_core.adopt("x", python).offers["components"]
+    (distant,) = (one for one in there if one["component"]["name"] == "distant")
+    others = [one for one in there if one is not distant]
+    adopted("x", python, components=[*others, {**distant, "version": "9.9"}])
+    assert "psiflow-toys-elsewhere was 9.9 and is 0.1.0" in bad_findings("x")
+    adopted("x", python, components=[*others, {**distant, "component": {**distant["component"], "doc": "Other."}}])
+    assert "the options of potential distant are others" in bad_findings("x")
+    adopted("x", python, components=others)
+    assert "potential distant is new" in bad_findings("x")
+    adopted("x", python, components=[*there, {**distant, "component": {**distant["component"], "name": "lost"}}])
+    assert "potential lost is gone" in bad_findings("x")
+
+
+def test_another_engine_than_recorded_is_told_when_engines_are_imported(
+    python: str, psiflow: Psiflow, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(environments.FOLDER, str(folder))
+    assert psiflow("env", "adopt", "x", python).code == 0
+    monkeypatch.setenv("PSIFLOW_TOY_ENGINE", "1.2.4")
+    environments.known("x").agree()
+    said = psiflow("env", "check")
+    assert (said.code, "the engine of potential distant was 1.2.3 and is 1.2.4" in said.out) == (1, True)
+    assert psiflow("env", "update", "x").code == 0
+    assert psiflow("env", "check").code == 0
+
+
+def test_a_broken_plugin_and_a_missing_engine_make_the_exit_code_one(
+    folder: Path, python: str, psiflow: Psiflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(environments.FOLDER, str(folder))
+    engine = psiflow("env", "adopt", "engine", "env", "PSIFLOW_TOY_BROKEN=engine", python)
+    assert engine.code == 1
+    assert "psiflow_toys_elsewhere.engine, cannot be imported: ImportError: the toy's engine" in engine.out
+    plugin = psiflow("env", "adopt", "plugin", "env", "PSIFLOW_TOY_BROKEN=plugin", python)
+    assert plugin.code == 1
+    assert "plugin elsewhere is broken: psiflow_toys_elsewhere: ImportError: the toy is broken" in plugin.out
+    assert psiflow("env", "check").code == 1
+    assert "cannot be imported" in bad_findings("engine")
+    assert "elsewhere is broken" in bad_findings("plugin")
+    assert "elsewhere in environment plugin: psiflow_toys_elsewhere" in psiflow("plugins").out
+
+
+def test_an_own_one_whose_python_is_gone_is_made_anew(folder: Path, psiflow: Psiflow) -> None:
+    offers = {**versions(), "components": [], "broken": {}}
+    environments.keep(Environment("gone", (str(folder / "gone/venv/bin/python"),), offers, ("psiflow-x",), own=True))
+    assert "psiflow env remove gone; psiflow env create gone psiflow-x" in bad_findings("gone")
+    assert "psiflow env create gone psiflow-x" in psiflow("env", "update", "gone").err
+
+
+def test_an_adopted_one_that_starts_on_other_machines_only_counts_as_it_was_recorded(
+    folder: Path, psiflow: Psiflow
+) -> None:
+    offers = {**versions(), "components": [], "broken": {}}
+    environments.keep(Environment("cluster", ("no-such-container-command", "python"), offers))
+    environments.known("cluster").agree()
+    said = psiflow("env", "check")
+    assert (said.code, "not on this machine" in said.out) == (0, True)
+
+
+def test_a_damaged_record_is_told_and_stops_nothing_of_the_others(
+    folder: Path, psiflow: Psiflow, python: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(environments.FOLDER, str(folder))
+    assert psiflow("env", "adopt", "good", python).code == 0
+    (folder / "bad").mkdir()
+    (folder / "bad" / environments.RECORD).write_text('{"name": "bad"')
+    listed = psiflow("env", "list")
+    assert listed.code == 0
+    assert "the record of environment 'bad' cannot be read" in " ".join(listed.out.split())
+    checked = psiflow("env", "check")
+    assert (checked.code, "✔ environment good" in checked.out, "psiflow env remove bad" in checked.out) == (
+        1,
+        True,
+        True,
+    )
+    assert psiflow("env", "remove", "bad").code == 0
+    assert psiflow("env", "check").code == 0
+
+
+def test_removing_keeps_what_psiflow_has_not_put_there(folder: Path, psiflow: Psiflow) -> None:
+    (folder / "mine").mkdir(parents=True)
+    (folder / "mine" / "work.txt").touch()
+    said = psiflow("env", "remove", "mine")
+    assert (said.code, "cannot be deleted" in said.err) == (1, True)
+    assert (folder / "mine" / "work.txt").exists()
+
+
+def test_doctor_looks_at_the_environments_of_what_is_wanted(elsewhere: Path, tmp_path: Path) -> None:
+    wanted = [finding.check for finding in doctor.environments({"potential": "distant"})]
+    assert wanted == ["environment distant"]
+    assert list(doctor.environments({"potential": "toy"})) == []
+    assert [finding.verdict for finding in doctor.environments({})] == ["good"]
+    assert doctor._chosen({"potential": "distant"}) == ([], [])
+
+
+def test_the_folder_of_environments_is_where_the_user_keeps_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(environments.FOLDER, raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", "/data")
+    assert environments.root() == Path("/data/psiflow/environments")
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.delenv("XDG_DATA_HOME")
+    assert environments.root() == Path("/home/me/.local/share/psiflow/environments")
+
+
+def test_words_that_start_a_python_are_taken_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert launch_words("apptainer exec 'my image.sif' python") == ("apptainer", "exec", "my image.sif", "python")
+    (tmp_path / "my venv" / "bin").mkdir(parents=True)
+    (tmp_path / "my venv" / "bin" / "python").symlink_to(sys.executable)
+    monkeypatch.chdir(tmp_path)
+    assert launch_words("my venv") == (f"{tmp_path}/my venv/bin/python",)
+    assert launch_words([os.fspath("my venv/bin/python")]) == (f"{tmp_path}/my venv/bin/python",)
