@@ -178,9 +178,8 @@ def _venv_words(tool: Installer, venv: Path) -> list[str]:
 def _install_words(tool: Installer, python: Path, wanted: Sequence[str], upgrade: bool = False) -> list[str]:
     what = [*origin("parsl"), *origin("psiflow-core"), *wanted]
     renew = ["--upgrade"] if upgrade else []
-    if tool == "uv":  # which would take the build of a folder from its cache although its files are others
-        local = ["--reinstall"] if upgrade and any(word.startswith(os.sep) for word in what) else []
-        return [_uv(), "pip", "install", "--python", str(python), *renew, *local, *what]
+    if tool == "uv":
+        return [_uv(), "pip", "install", "--python", str(python), *renew, *what]
     return [str(python), "-m", "pip", "install", "--no-input", "--disable-pip-version-check", *renew, *what]
 
 

@@ -122,7 +122,7 @@ class Server:
     def _running(self) -> subprocess.Popen[str]:
         if self._process is None or self._process.poll() is not None:
             self._said = tempfile.TemporaryFile()  # noqa: SIM115 as long as the process lives
-            words = [*self._launch, "-m", "psiflow_core.serving"]
+            words = [*self._launch, "-P", "-m", "psiflow_core.serving"]  # -P: as in `environments.ask`
             try:
                 self._process = subprocess.Popen(
                     words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, text=True
