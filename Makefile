@@ -19,10 +19,10 @@ demo: $(VENV)/.demo
 	$(BIN)/python examples/acetaldehyde.py
 
 # MACE and NequIP in one committee, each in its environment.
-two: $(VENV)/.nequip
+two: $(NEQUIP)/environment.json
 	$(BIN)/python examples/two_architectures.py
 
-test: lint $(VENV)/.nequip
+test: lint $(NEQUIP)/environment.json
 	$(BIN)/python -m pytest
 	$(NEQUIP)/venv/bin/python -m pytest tests/plugins/nequip
 
@@ -66,7 +66,12 @@ $(VENV)/.demo: $(VENV)/bin/python $(PROJECTS)
 $(VENV)/.nequip: $(VENV)/.demo plugins/psiflow_nequip/pyproject.toml
 	rm -rf $(NEQUIP)
 	$(BIN)/psiflow env create nequip torch tblite pytest pytest-timeout hypothesis -c constraints.txt \
-		-e plugins/psiflow_nequip -e plugins/psiflow_openmm_sampler
+		-e plugins/psiflow_nequip -e plugins/psiflow_openmm_sampler --installer pip
+	touch $@
+
+# What is developed here may have other options than were recorded.
+$(NEQUIP)/environment.json: $(VENV)/.nequip $(wildcard plugins/psiflow_*/src/*/*.py psiflow_core/builtin/*.py)
+	$(BIN)/psiflow env update nequip
 	touch $@
 
 $(VENV)/.test: $(VENV)/.demo tests/toys/pyproject.toml

@@ -15,8 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from psiflow_core.environments import RECORD, Environment, ask_here, keep, known, launch_words, names, read, root, valid
+from psiflow_core.environments import RECORD, Environment, keep, known, launch_words, names, read, root, valid
 from psiflow_core.errors import EnvironmentUnfit, OptionError
+from psiflow_core.offers import ask_here, variables
 from psiflow_core.packages import joined, origin
 
 Installer = Literal["uv", "pip"]
@@ -204,7 +205,7 @@ def _run(name: str, command: Sequence[str], log: Path, remains: str = "") -> Non
 
 def _ended(command: Sequence[str], output: int) -> int:
     """The exit code of a command; if this process is stopped, the command with all its children is stopped before."""
-    given = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
+    given = variables()
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=given, start_new_session=True
     )

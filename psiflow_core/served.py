@@ -27,6 +27,7 @@ from psiflow_core import errors
 from psiflow_core.components import Prediction, Predictor, Spec
 from psiflow_core.environments import home
 from psiflow_core.errors import EngineMissing, PsiflowError
+from psiflow_core.offers import variables
 from psiflow_core.structures import Array, Plain, to_plain
 
 _homes: ContextVar[Mapping[str, Sequence[str]]] = ContextVar("_homes", default=MappingProxyType({}))
@@ -122,10 +123,10 @@ class Server:
     def _running(self) -> subprocess.Popen[str]:
         if self._process is None or self._process.poll() is not None:
             self._said = tempfile.TemporaryFile()  # noqa: SIM115 as long as the process lives
-            words = [*self._launch, "-P", "-m", "psiflow_core.serving"]  # -P: as in `environments.ask`
+            words = [*self._launch, "-P", "-m", "psiflow_core.serving"]  # -P: as in `offers.ask`
             try:
                 self._process = subprocess.Popen(
-                    words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, text=True
+                    words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, text=True, env=variables()
                 )
             except OSError as error:
                 raise EngineMissing(f"{self._launch[0]} cannot be started: {error.strerror}") from error

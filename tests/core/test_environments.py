@@ -23,11 +23,12 @@ from ase.build import molecule
 from rich.console import Console
 
 import psiflow_core
-from psiflow_core import doctor, environments, installing, packages
+from psiflow_core import doctor, environments, guard, installing, packages
 from psiflow_core.cli import main
 from psiflow_core.cli.request import read_request
-from psiflow_core.environments import Environment, launch_words, versions
+from psiflow_core.environments import Environment, launch_words
 from psiflow_core.errors import EngineMissing, EnvironmentUnfit, OptionError, PluginNotFound, PsiflowError
+from psiflow_core.offers import ask, versions
 from psiflow_core.plugins import registry
 from psiflow_core.served import Server
 
@@ -518,7 +519,7 @@ def test_what_lies_in_the_working_directory_is_not_what_is_installed(
     (tmp_path / "psiflow_core").mkdir()
     (tmp_path / "psiflow_core" / "__init__.py").write_text("raise ImportError('this one is not meant')")
     monkeypatch.chdir(tmp_path)
-    assert environments.ask((python,))["psiflow-core"] == versions()["psiflow-core"]
+    assert ask((python,))["psiflow-core"] == versions()["psiflow-core"]
     server = Server((python,))
     with pytest.raises(PsiflowError) as error:
         server.ask({"do": "nothing that is known"})
@@ -676,3 +677,15 @@ def test_words_that_start_a_python_are_taken_as_they_are(tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     assert launch_words("my venv") == (f"{tmp_path}/my venv/bin/python",)
     assert launch_words([os.fspath("my venv/bin/python")]) == (f"{tmp_path}/my venv/bin/python",)
+
+
+def test_what_the_driver_sets_for_its_own_python_does_not_reach_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/the/drivers/packages")
+    show = [sys.executable, "-c", "import os; print(os.environ.get('PYTHONPATH'))"]
+    told = {
+        isolated: subprocess.run(
+            [*guard.command(os.getpid(), Path("/nowhere"), isolated=isolated), *show], capture_output=True, text=True
+        ).stdout.strip()
+        for isolated in (False, True)
+    }
+    assert told == {False: "/the/drivers/packages", True: "None"}
