@@ -213,6 +213,8 @@ class Potential(Component):
     """A trainable architecture with its hyperparameters."""
 
     kind: ClassVar[Kind] = "potential"
+    native_suffix: ClassVar[str] = ".model"
+    """How the name of a file ends that `export` writes."""
 
     @abstractmethod
     def train(self, task: TrainingTask) -> TrainingResult:

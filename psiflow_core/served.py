@@ -74,9 +74,9 @@ class Served(Predictor):
         told = self._ask("features", structures=[to_plain(one) for one in structures])
         return [np.asarray(one, float) for one in told]
 
-    def export(self, target: Path) -> None:
-        """Write the model in its architecture's own format."""
-        self._ask("export", target=str(target.absolute()))
+    def export(self, folder: Path, stem: str) -> Path:
+        """Write the model in its architecture's own format; returns the file."""
+        return Path(self._ask("export", folder=str(folder.absolute()), stem=stem))
 
     def _ask(self, what: str, **more: Any) -> Any:
         return self._server.ask({"do": what, **self._known, **more})

@@ -21,7 +21,7 @@ PLUGIN_SOURCES = sorted((ROOT / "plugins").glob("*/src/*/*.py"))
 FOUNDATION = {"errors", "files", "structures", "options"}
 CONTRACTS = FOUNDATION | {"components"}
 REGISTRY = CONTRACTS | {"hookspecs", "predictors", "plugins"}
-NAMES = REGISTRY | {"recorded", "environments", "catalogue"}
+NAMES = REGISTRY | {"recorded", "offers", "environments", "catalogue"}
 WORK = NAMES | {"served", "models", "sampling", "leases", "tasks", "guard"}
 LOOP = WORK | {"context", "journal", "store", "learning"}
 

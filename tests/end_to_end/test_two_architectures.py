@@ -115,6 +115,7 @@ def test_a_potential_of_another_environment_is_an_ase_calculator_here(result: ps
             energies.append(moved.get_potential_energy())
         assert forces[1, axis] == pytest.approx(-(energies[0] - energies[1]) / (2 * step), abs=0.05)
     (exported,) = nequip.export(tmp_path)
+    assert exported.name == "nequip-0.nequip.zip"
     assert exported.stat().st_size > 0
 
 
