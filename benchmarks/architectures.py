@@ -4,7 +4,8 @@
 
 Each trains in the first environment that has its plugin, on one thread, alone. A tenth of the structures validate.
 How many steps fit the time comes from two short trainings, by the processor's clock, which is the wall's where nothing
-else runs; what it really took, by both, is in the table, which prints after the last. `predict` is timed on molecules of the test set, one by one and 32 in a batch, best of three.
+else runs; what it really took, by both, is in the table, which prints after the last. `predict` is timed on molecules
+of the test set, one by one and 32 in a batch, best of three.
 """
 
 from __future__ import annotations
