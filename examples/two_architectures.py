@@ -22,14 +22,15 @@ learning = psiflow.OnlineLearning(
     reference=psiflow.reference("pyscf", functional="PBE", basis="def2-SVP"),
     walkers=4,
     committee=2,
-    budget=psiflow.Budget(labels=40),
-    bootstrap=psiflow.Bootstrap(structures=12),
+    budget=psiflow.Budget(labels=30),
+    bootstrap=psiflow.Bootstrap(structures=10),
+    training=psiflow.Training(steps=300, warm_steps=200, final_steps=600),
 )
 
 if __name__ == "__main__":
     result = learning.run(
         start=read(here / "acetaldehyde.xyz", ":"),
         folder="campaigns/two_architectures",
-        test=read(here / "acetaldehyde_test.xyz", ":20"),
+        test=read(here / "acetaldehyde_test.xyz", ":10"),
     )
     print(result)

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from importlib.metadata import distribution, version
+from importlib.metadata import distributions, version
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -37,7 +37,8 @@ def origin(name: str) -> tuple[str, ...]:
     Raises:
         OptionError: it was installed from what is not there any more.
     """
-    told = distribution(name).read_text("direct_url.json")
+    copies = distributions(name=name)  # a source tree in the working directory is one, and knows nothing
+    told = next((found for copy in copies if (found := copy.read_text("direct_url.json"))), None)
     if told is None:
         return (f"{name}=={version(name)}",)
     return _from_url(name, json.loads(told))

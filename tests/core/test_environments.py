@@ -350,6 +350,9 @@ def test_psiflow_comes_from_where_the_drivers_own_came(told: dict[str, Any], wor
 
 def test_what_came_from_an_index_is_asked_for_by_its_version() -> None:
     assert packages.origin("pluggy")[0].startswith("pluggy==")
+    told = "import psiflow_core.packages as packages; print(*packages.origin('psiflow-core'))"
+    here = subprocess.run([sys.executable, "-c", told], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert here.stdout.split() == ["-e", str(ROOT)], "also where the source tree is the working directory"
 
 
 def test_a_source_that_is_gone_is_told() -> None:
