@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -236,7 +237,8 @@ def test_a_package_that_does_not_exist_is_named_and_nothing_is_left(
 
 def test_a_stopped_creation_leaves_no_folder_and_no_process(folder: Path) -> None:
     words = [sys.executable, "-m", "psiflow_core.cli", "env", "create", "cut", "--installer", "pip"]
-    made = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what a shell starts with & ignores it
+    made = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heeding)
     log = folder / "cut" / "install.log"
     while not log.exists() or " -m pip install" not in log.read_text():
         assert made.poll() is None, made.communicate()
