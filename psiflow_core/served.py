@@ -51,6 +51,10 @@ def launch_of(spec: Spec) -> tuple[str, ...]:
     return tuple(_homes.get().get(spec.name) or home(replace(spec, version="")).launch)
 
 
+class ProcessLost(EngineMissing):
+    """The process of an environment has ended over a request."""
+
+
 class Served(Predictor):
     """A model in another environment.
 
@@ -79,7 +83,11 @@ class Served(Predictor):
         return Path(self._ask("export", folder=str(folder.absolute()), stem=stem))
 
     def _ask(self, what: str, **more: Any) -> Any:
-        return self._server.ask({"do": what, **self._known, **more})
+        request = {"do": what, **self._known, **more}
+        try:
+            return self._server.ask(request)
+        except ProcessLost:  # whoever ended it: what a model says can be asked twice
+            return self._server.ask(request)
 
 
 class Server:
@@ -132,13 +140,13 @@ class Server:
                 raise EngineMissing(f"{self._launch[0]} cannot be started: {error.strerror}") from error
         return self._process
 
-    def _lost(self) -> EngineMissing:
+    def _lost(self) -> ProcessLost:
         said = cast(IO[bytes], self._said)
         process, self._process = cast("subprocess.Popen[str]", self._process), None
         code = process.wait()
         said.seek(0)
         last = said.read().decode(errors="replace").strip().splitlines()[-1:] or ["nothing"]
-        return EngineMissing(
+        return ProcessLost(
             f"the predicting process of {shlex.join(self._launch)} has ended with exit code {code}; it said: {last[0]}"
         )
 

@@ -44,10 +44,10 @@ def main() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no answer
     for line in sys.stdin:
         try:
-            told: Plain = {"value": answer(json.loads(line))}
+            said = json.dumps({"value": answer(json.loads(line))})
         except Exception as error:  # errors cross the border as text, with the name of their type
-            told = {"error": str(error) or type(error).__name__, "type": type(error).__name__}
-        answers.write(json.dumps(told) + "\n")
+            said = json.dumps({"error": str(error) or type(error).__name__, "type": type(error).__name__})
+        answers.write(f"{said}\n")
         answers.flush()
 
 

@@ -116,7 +116,7 @@ class Dispatch:
             result = value | {"model": model, "seconds": outcome.seconds}
             return "trained", told | {"generation": about["generation"], "member": about["member"], "result": result}
         if order.task.kind == "sample":
-            moved = order.input["models"][0]["potential"]["name"]
+            moved = architectures(self._potentials)[self._turn(order.task, state)]
             walkers = [self._walker(order, plain) for plain in value["walkers"]]
             return "sampled", told | {"potential": moved, "walkers": walkers}
         if order.task.kind == "score":
@@ -195,9 +195,13 @@ class Dispatch:
     def _driven(self, task: Task, state: State) -> list[Plain]:
         """The models, that which moves the walkers first: potentials take turns."""
         members = self.members(state.generations[task.about["generation"]])
-        first = state.walkers[task.about["walkers"][0]]
-        turn = (first.id + first.segments) % len(self._potentials)
+        turn = self._turn(task, state)
         return [member.to_plain() for member in (*members[turn:], *members[:turn])]
+
+    def _turn(self, task: Task, state: State) -> int:
+        """Which potential moves the walkers of a task that is under way."""
+        first = state.walkers[task.about["walkers"][0]]
+        return (first.id + first.segments) % len(self._potentials)
 
     def _walker_input(self, number: int, state: State) -> Plain:
         walker = state.walkers[number]

@@ -90,6 +90,22 @@ def test_a_process_that_was_killed_is_started_again(member: Member, elsewhere: N
     assert predictor.predict([molecule("H2O")])[0].energy == before.energy
 
 
+def test_a_question_over_which_the_process_was_ended_is_asked_again(member: Member, tmp_path: Path) -> None:
+    """Memory was short, or somebody killed it: the walkers of the task that asks lose nothing."""
+    once = (
+        "import os, sys\n"
+        f"if not os.path.exists({str(tmp_path / 'died')!r}):\n"
+        f"    open({str(tmp_path / 'died')!r}, 'w').close(); sys.stdin.readline(); os._exit(9)\n"
+        "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    )
+    (here,) = load_members([member])
+    with homes({"toy": (sys.executable, "-c", once)}):
+        predictor = there(member)
+        assert (tmp_path / "died").exists()
+        assert predictor.predict([molecule("H2O")])[0].energy == here.predict([molecule("H2O")])[0].energy
+        predictor._server.end()
+
+
 def test_a_process_that_dies_over_a_request_is_told_with_its_last_words(member: Member) -> None:
     launch = (sys.executable, "-c", "import sys; sys.stderr.write('no room left'); sys.exit(3)")
     with pytest.raises(EngineMissing, match="exit code 3; it said: no room left"):
