@@ -47,10 +47,9 @@ class WalkerBias:
         Raises:
             WalkerExploded: a bias is not finite.
         """
-        parts = [
-            bias.evaluate(structure, memory)
-            for bias, memory in zip(self._biases, self._memories_at(structure), strict=True)
-        ]
+        together = zip(self._biases, self._memories_at(structure), strict=True)
+        with np.errstate(all="ignore"):  # what is not a number is told below
+            parts = [bias.evaluate(structure, memory) for bias, memory in together]
         stress = prediction.stress
         if stress is not None:
             stress = stress + sum(part.stress for part in parts if part.stress is not None)
