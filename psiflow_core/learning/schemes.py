@@ -92,8 +92,12 @@ class Incremental(Scheme):
 SCHEMES: tuple[type[Scheme], ...] = (Umbrella, Incremental)
 
 
+ALONG: tuple[type[Bias | Scheme], ...] = (*BIASES, *SCHEMES)
+"""All that acts on walkers and can be written by its name."""
+
+
 def _bias(given: Any) -> Any:
-    return choose(given, (*BIASES, *SCHEMES), "bias")
+    return choose(given, ALONG, "bias")
 
 
 def _several(given: Any) -> Any:
