@@ -58,7 +58,7 @@ class Scheme(Named, ABC):
 
 
 class Umbrella(Scheme):
-    """Umbrella sampling: the walkers' centres are spread evenly over a variable.
+    """Walkers spread evenly over a variable, each on a spring of its own: umbrella sampling.
 
     Torrie and Valleau, J. Comput. Phys. 23, 187 (1977). In its first segment, and whenever it starts over, a walker is
     pulled evenly from where it starts to its centre.
