@@ -72,7 +72,7 @@ class Umbrella(Scheme):
 
 
 class Incremental(Scheme):
-    """Incremental learning: a spring pushes each walker along a variable, one step further with every segment.
+    """A spring that pushes each walker along a variable, a step further with every segment: incremental learning.
 
     It advances with segments that ended well. In the first half of a segment its centre moves evenly from where the
     walker is to where it has to go, in the second half it rests there; so a walker that was reset is pulled from its
