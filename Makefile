@@ -13,18 +13,23 @@ export OMP_NUM_THREADS ?= 1
 export PSIFLOW_ENVIRONMENTS ?= $(abspath $(VENV))/environments
 NEQUIP := $(PSIFLOW_ENVIRONMENTS)/nequip
 
-.PHONY: demo two test lint benchmarks simulate chaos clean
+.PHONY: demo two test test-here test-nequip lint benchmarks simulate chaos clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/acetaldehyde.py
 
 # MACE and NequIP in one committee, each in its environment.
-two: $(VENV)/.nequip
+two: $(NEQUIP)/environment.json
 	$(BIN)/python examples/two_architectures.py
 
-test: lint $(VENV)/.nequip
+test: lint $(NEQUIP)/environment.json
+	$(MAKE) --no-print-directory -j2 test-here test-nequip
+
+test-here:
 	$(BIN)/python -m pytest
-	$(NEQUIP)/venv/bin/python -m pytest tests/plugins/nequip
+
+test-nequip:
+	$(NEQUIP)/venv/bin/python -m pytest -q tests/plugins/nequip
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -43,12 +48,13 @@ chaos: $(VENV)/.test
 	$(BIN)/python tests/end_to_end/chaos.py --kills $(KILLS) --seed $(SEED)
 
 # What things cost, and against what: each compares two ways side by side, in one run.
-benchmarks: $(VENV)/.test
+benchmarks: $(VENV)/.test $(NEQUIP)/environment.json
 	$(BIN)/python benchmarks/openmm_step.py
 	$(BIN)/python benchmarks/batched_walkers.py
 	$(BIN)/python benchmarks/task_overhead.py
 	PYTHONPATH=benchmarks $(BIN)/python benchmarks/durability.py
 	PYTHONPATH=benchmarks $(BIN)/python benchmarks/schedules.py
+	$(BIN)/python benchmarks/environments.py nequip
 
 clean:
 	rm -rf $(VENV) campaigns
@@ -66,7 +72,12 @@ $(VENV)/.demo: $(VENV)/bin/python $(PROJECTS)
 $(VENV)/.nequip: $(VENV)/.demo plugins/psiflow_nequip/pyproject.toml
 	rm -rf $(NEQUIP)
 	$(BIN)/psiflow env create nequip torch tblite pytest pytest-timeout hypothesis -c constraints.txt \
-		-e plugins/psiflow_nequip -e plugins/psiflow_openmm_sampler
+		-e plugins/psiflow_nequip -e plugins/psiflow_openmm_sampler --installer pip
+	touch $@
+
+# What is developed here may have other options than were recorded.
+$(NEQUIP)/environment.json: $(VENV)/.nequip $(wildcard plugins/psiflow_*/src/*/*.py psiflow_core/builtin/*.py)
+	$(BIN)/psiflow env update nequip
 	touch $@
 
 $(VENV)/.test: $(VENV)/.demo tests/toys/pyproject.toml

@@ -4,7 +4,7 @@
 
 OTHER is an environment without psiflow-mace, nequip's for instance: its interpreter is the driver of the second
 campaign, which finds MACE in this one. Sequential campaigns of one seed, so that both do the same tasks; the time is
-from the first task to the end, by the journal, for workers start before it. Both label with GFN2-xTB.
+from the first result to the end, by the journal: workers have started by then. Both label with GFN2-xTB.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ def main() -> None:
 
 
 def timed(launch: tuple[str, ...], more: list[str], arguments: argparse.Namespace) -> float:
-    """Wall time of a campaign from its first task to its end. [s]"""
+    """Wall time of a campaign from its first result to its end. [s]"""
     with tempfile.TemporaryDirectory() as folder:
         words = [*launch, __file__, arguments.other, "--labels", str(arguments.labels), "--run", folder, *more]
         subprocess.run(words, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
         events = read_campaign(Path(folder) / "campaign").events
-    first = next(event.time for event in events if event.kind == "started")
+    first = next(event.time for event in events if event.kind == "labelled")
     return next(event.time for event in events if event.kind == "finished") - first
 
 

@@ -213,6 +213,8 @@ class Potential(Component):
     """A trainable architecture with its hyperparameters."""
 
     kind: ClassVar[Kind] = "potential"
+    native_suffix: ClassVar[str] = ".model"
+    """How the name of a file ends that `export` writes."""
 
     @abstractmethod
     def train(self, task: TrainingTask) -> TrainingResult:
@@ -344,6 +346,8 @@ class Pool:
     """The words that start the Python of its workers: an interpreter, or a container's command before one."""
     driver: int
     """Process id of the driver: a worker whose driver has died must end."""
+    isolated: bool = False
+    """Whether that Python is another environment's: what the driver sets for its own must not reach it."""
 
 
 class Executor(Component):

@@ -24,9 +24,10 @@ from psiflow_core.builtin.executors import machine_cores
 from psiflow_core.catalogue import executor, find
 from psiflow_core.components import Kind, Spec
 from psiflow_core.context import Context, Work
-from psiflow_core.environments import faults, known, names
+from psiflow_core.environments import known, names
 from psiflow_core.errors import CampaignError, EnvironmentUnfit, OptionError, PsiflowError
 from psiflow_core.journal import Journal
+from psiflow_core.offers import faults
 from psiflow_core.plugins import Registered, registry
 from psiflow_core.structures import Plain
 

@@ -2,49 +2,33 @@
 
 An environment is known by the words that start its Python and by its *record*: what it answered when it was asked
 what it offers. From the record the driver checks options, chooses environments and refuses what cannot work.
-Run as ``python -m psiflow_core.environments`` this module is the one who answers.
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import importlib
 import json
 import os
-import platform
 import re
 import shlex
-import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from psiflow_core.components import Component, Kind, Spec
 from psiflow_core.errors import EnvironmentUnfit, OptionError, PluginNotFound, did_you_mean
 from psiflow_core.files import write_json
+from psiflow_core.offers import MUST_AGREE, ask, ask_here, changes, versions
 from psiflow_core.plugins import OFFICIAL, Registered, registry
-from psiflow_core.recorded import record, recorded
+from psiflow_core.recorded import recorded
 from psiflow_core.structures import Plain
 
 FOLDER = "PSIFLOW_ENVIRONMENTS"
 """The environment variable that names the folder of environments."""
 
 RECORD = "environment.json"
-
-MUST_AGREE = {
-    "python": "a worker and its driver have to run the same minor version of Python",
-    "parsl": "a worker and its driver have to run the same version of Parsl",
-    "psiflow-core": "a worker and its driver have to run the same version of psiflow",
-}
-"""What has to be the same in driver and environment, and why."""
-
-PATIENCE = 600.0
-"""How long an environment may take to tell what it offers: engines may be slow to import. [s]"""
 
 
 @dataclass(frozen=True)
@@ -103,7 +87,7 @@ class Environment:
             if now[what] != here:
                 found = f"environment '{self.name}' has {what} {now[what]}, and the driver {here}; {why}"
                 raise EnvironmentUnfit(found, self._fix(what))
-        changed = list(_changes(self.offers, now))
+        changed = list(changes(self.offers, now))
         if changed:
             found = f"environment '{self.name}' is not as it was recorded: {'; '.join(changed)}"
             raise EnvironmentUnfit(found, f"Have it recorded again: psiflow env update {self.name}")
@@ -193,16 +177,6 @@ def read(name: str) -> Environment:
         ) from error
 
 
-def faults(offers: Plain) -> Iterator[str]:
-    """What does not work in an environment: plugins that do not load, engines that cannot be imported."""
-    for plugin, cause in offers["broken"].items():
-        yield f"plugin {plugin} is broken: {cause}"
-    for one in offers["components"]:
-        if "engine_error" in one:
-            kind, name = one["component"]["kind"], one["component"]["name"]
-            yield f"the engine of {kind} {name}, {one['engine']}, cannot be imported: {one['engine_error']}"
-
-
 def keep(environment: Environment) -> None:
     """Write the record of an environment."""
     write_json(root() / environment.name / RECORD, environment.to_plain(), durable=True)
@@ -272,69 +246,6 @@ def elsewhere(asks: Sequence[Spec], own: Environment) -> dict[str, list[str]]:
     return {spec.name: list(home(spec).launch) for spec in lacking}
 
 
-def ask(launch: Sequence[str], engines: bool = False) -> Plain:
-    """What an environment offers, told by itself.
-
-    Args:
-        engines: import every engine too, and tell its version; seconds to a minute.
-
-    Raises:
-        EnvironmentUnfit: it does not answer.
-        FileNotFoundError: it cannot be started on this machine.
-    """
-    # -P: what lies in the working directory is not installed there
-    words = [*launch, "-P", "-m", "psiflow_core.environments", *(["--engines"] if engines else [])]
-    try:
-        asked = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, stdin=subprocess.DEVNULL)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise EnvironmentUnfit(f"{launch[0]} cannot be run: {error.strerror}") from error
-    except subprocess.TimeoutExpired as error:
-        raise EnvironmentUnfit(f"{shlex.join(launch)} did not answer within {PATIENCE:.0f} s") from error
-    told = _answer(asked.stdout) if asked.returncode == 0 else None
-    if told is None:
-        raise _silent(launch, asked.stderr.strip(), asked.stdout.strip())
-    return told
-
-
-def ask_here(launch: Sequence[str], engines: bool = False) -> Plain:
-    """The same, of what has to start on this machine; raises `EnvironmentUnfit` where it does not."""
-    try:
-        return ask(launch, engines)
-    except FileNotFoundError as error:
-        raise EnvironmentUnfit(f"there is neither a folder nor a command {launch[0]!r}") from error
-
-
-def _answer(said: str) -> Plain | None:
-    """The line that tells what an environment offers, among what libraries have printed; None where there is none."""
-    for line in reversed(said.splitlines()):
-        with contextlib.suppress(ValueError):
-            told = json.loads(line)
-            if isinstance(told, dict) and {*MUST_AGREE, "components", "broken"} <= set(told):
-                return told
-    return None
-
-
-def _silent(launch: Sequence[str], complaint: str, output: str) -> EnvironmentUnfit:
-    """Why an environment did not answer."""
-    words = shlex.join(launch)
-    if re.search("unknown option:? -P", complaint, re.IGNORECASE):
-        return EnvironmentUnfit(f"{words} is older than Python 3.11, which psiflow needs", "Choose another")
-    if "No module named" in complaint and "psiflow_core" in complaint:
-        wanted = f"psiflow-core=={versions()['psiflow-core']}"
-        return EnvironmentUnfit(f"{words} has no psiflow", f"Install it there: {words} -m pip install {wanted}")
-    fix = "" if complaint else "It has to start a Python: an interpreter, or a container's command before one"
-    said = (complaint or output or "nothing").splitlines()[-1]
-    return EnvironmentUnfit(f"{words} cannot tell what it offers; it says: {said}", fix)
-
-
-def versions() -> dict[str, str]:
-    """Of this interpreter: what a driver and its workers have to agree about."""
-    python = ".".join(platform.python_version_tuple()[:2])
-    return {"python": python, "parsl": version("parsl"), "psiflow-core": version("psiflow-core")}
-
-
 def root() -> Path:
     """The folder of environments."""
     given = os.environ.get(FOLDER)
@@ -376,72 +287,3 @@ def _no_environment(
         named = [package for spec, package in zip(needs, packages, strict=True) if near[0].misses(spec)]
         fix = f"psiflow env update {near[0].name} {' '.join(dict.fromkeys(named))}"
     return f"no environment can run {wanted}: {'; '.join(why)}. This adds it: {fix}"
-
-
-def _changes(before: Plain, now: Plain) -> Iterator[str]:
-    """What differs between two answers: versions of plugins and of engines, components, options."""
-    was, is_now = _told_versions(before), _told_versions(now)
-    for name in sorted({*was, *is_now}):
-        if was.get(name) != is_now.get(name):
-            yield f"{name} was {was.get(name, 'not there')} and is {is_now.get(name, 'not there')}"
-    old, new = (
-        {f"{one['component']['kind']} {one['component']['name']}": one for one in offers["components"]}
-        for offers in (before, now)
-    )
-    for name in sorted({*old, *new}):
-        yield from _change(name, old.get(name), new.get(name))
-
-
-def _told_versions(offers: Plain) -> dict[str, str]:
-    return {one["distribution"]: one["version"] for one in offers["components"]}
-
-
-def _change(name: str, was: Plain | None, now: Plain | None) -> Iterator[str]:
-    if was is None or now is None:
-        yield f"{name} is {'new' if was is None else 'gone'}"
-    elif was["component"] != now["component"]:
-        yield f"the options of {name} are others"
-    told = [str(one["engine_version"]) for one in (was, now) if one is not None and "engine_version" in one]
-    if len(set(told)) == 2:
-        yield f"the engine of {name} was {told[0]} and is {told[1]}"
-
-
-def _offered(registered: Registered, engines: bool) -> Plain:
-    component = registered.component
-    told = {
-        "component": record(component),
-        "distribution": registered.distribution,
-        "version": registered.version,
-        "engine": component.engine,
-    }
-    return told | (_engine(component) if engines else {})
-
-
-def _engine(component: type[Component]) -> Plain:
-    """The version of a component's engine, or why it cannot be imported."""
-    if not component.engine:
-        return {}
-    try:
-        module = importlib.import_module(component.engine)
-    except Exception as error:  # an engine's import can fail in any way
-        return {"engine_error": f"{type(error).__name__}: {error}"}
-    return {"engine_version": str(getattr(module, "__version__", ""))}
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Tell what this interpreter offers, in one line of JSON."""
-    parser = argparse.ArgumentParser(prog="psiflow_core.environments")
-    parser.add_argument("--engines", action="store_true")
-    engines = parser.parse_args(arguments).engines
-    with contextlib.redirect_stdout(sys.stderr):  # what plugins print is no answer
-        found = registry()
-        told: Mapping[str, Any] = {
-            **versions(),
-            "components": [_offered(registered, engines) for registered in found.all()],
-            "broken": {**found.broken, **{f"{kind} {name}": why for (kind, name), why in found.clashes.items()}},
-        }
-    print(json.dumps(told))
-
-
-if __name__ == "__main__":
-    main()

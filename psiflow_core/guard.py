@@ -24,6 +24,9 @@ from psiflow_core.leases import PLACE, Leases, end
 PERIOD = 0.5
 """Seconds between two looks."""
 
+DROPPED = ("PYTHONPATH", "PYTHONHOME")
+"""Environment variables that would bring the driver's packages into another environment."""
+
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -32,12 +35,13 @@ def born(pid: int) -> float:
     return float(psutil.Process(pid).create_time())
 
 
-def command(driver: int, pool: Path, cores: int | None = None) -> list[str]:
+def command(driver: int, pool: Path, cores: int | None = None, isolated: bool = False) -> list[str]:
     """The words to put before a command that must not outlive the driver.
 
     Args:
         pool: the folder of the pool; `guarding` finds the guard by it.
         cores: threads that numerical libraries may start.
+        isolated: the command's Python is another environment's, and must not find the driver's packages.
     """
     words = [
         sys.executable,
@@ -51,6 +55,8 @@ def command(driver: int, pool: Path, cores: int | None = None) -> list[str]:
     words += ["--pool", str(pool)]
     if cores is not None:
         words += ["--cores", str(cores)]
+    if isolated:
+        words += ["--isolated"]
     return [*words, "--"]
 
 
@@ -84,14 +90,15 @@ def main() -> int:
     parser.add_argument("--born", type=float, required=True)
     parser.add_argument("--pool", required=True)
     parser.add_argument("--cores", type=int)
+    parser.add_argument("--isolated", action="store_true")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args()
     words = options.command[1:] if options.command[:1] == ["--"] else options.command
-    return _run(words, options.driver, options.born, options.cores)
+    environment = {name: value for name, value in os.environ.items() if name not in DROPPED or not options.isolated}
+    return _run(words, options.driver, options.born, options.cores, environment)
 
 
-def _run(words: list[str], driver: int, birth: float, cores: int | None) -> int:
-    environment = dict(os.environ)
+def _run(words: list[str], driver: int, birth: float, cores: int | None, environment: dict[str, str]) -> int:
     if cores is not None:
         environment.update(dict.fromkeys(THREAD_VARIABLES, str(cores)))
     if os.getpid() != os.getpgrp():

@@ -15,8 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from psiflow_core.environments import RECORD, Environment, ask_here, keep, known, launch_words, names, read, root, valid
+from psiflow_core.environments import RECORD, Environment, keep, known, launch_words, names, read, root, valid
 from psiflow_core.errors import EnvironmentUnfit, OptionError
+from psiflow_core.offers import ask_here, variables
 from psiflow_core.packages import joined, origin
 
 Installer = Literal["uv", "pip"]
@@ -178,9 +179,8 @@ def _venv_words(tool: Installer, venv: Path) -> list[str]:
 def _install_words(tool: Installer, python: Path, wanted: Sequence[str], upgrade: bool = False) -> list[str]:
     what = [*origin("parsl"), *origin("psiflow-core"), *wanted]
     renew = ["--upgrade"] if upgrade else []
-    if tool == "uv":  # which would take the build of a folder from its cache although its files are others
-        local = ["--reinstall"] if upgrade and any(word.startswith(os.sep) for word in what) else []
-        return [_uv(), "pip", "install", "--python", str(python), *renew, *local, *what]
+    if tool == "uv":
+        return [_uv(), "pip", "install", "--python", str(python), *renew, *what]
     return [str(python), "-m", "pip", "install", "--no-input", "--disable-pip-version-check", *renew, *what]
 
 
@@ -205,7 +205,7 @@ def _run(name: str, command: Sequence[str], log: Path, remains: str = "") -> Non
 
 def _ended(command: Sequence[str], output: int) -> int:
     """The exit code of a command; if this process is stopped, the command with all its children is stopped before."""
-    given = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
+    given = variables()
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=given, start_new_session=True
     )

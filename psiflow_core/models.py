@@ -160,10 +160,10 @@ class TrainedPotential:
         """Write each member in its architecture's own format; returns the files."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        targets = [folder / f"{one.potential.name}-{number}.model" for number, one in enumerate(self.members)]
-        for member, target in zip(self.members, targets, strict=True):
-            _export(member, target)
-        return targets
+        return [
+            export_member(member, folder, f"{member.potential.name}-{number}")
+            for number, member in enumerate(self.members)
+        ]
 
     def save(self, folder: str | Path) -> Path:
         """Write specs and weights to a folder that `load` reads, here or elsewhere."""
@@ -201,9 +201,13 @@ class TrainedPotential:
         return cls(members)
 
 
-def _export(member: Member, target: Path) -> None:
-    predictor = None if registry().has("potential", member.potential.name) else load_members([member])[0]
-    if isinstance(predictor, Served):
-        predictor.export(target)
-    else:
-        cast(Potential, build(member.potential)).export(member.file.verified(), target)
+def export_member(member: Member, folder: Path, stem: str) -> Path:
+    """Write a model in its architecture's own format, in an environment that has it; returns the file."""
+    if not registry().has("potential", member.potential.name):
+        predictor = load_members([member])[0]
+        assert isinstance(predictor, Served)
+        return predictor.export(folder, stem)
+    potential = cast(Potential, build(member.potential))
+    target = folder / f"{stem}{potential.native_suffix}"
+    potential.export(member.file.verified(), target)
+    return target

@@ -71,6 +71,8 @@ def type_text(annotation: Any) -> str:
         return " | ".join(type_text(part) for part in get_args(annotation))
     if annotation is types.NoneType:
         return "None"
+    if annotation is Ellipsis:
+        return "..."
     if origin is not None:
         return f"{type_text(origin)}[{', '.join(type_text(part) for part in get_args(annotation))}]"
     return str(getattr(annotation, "__name__", annotation))

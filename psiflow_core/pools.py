@@ -137,8 +137,8 @@ class Pools:
         """A pool's executor, and the folder in which its guards know it."""
         label = "-".join([name, *([environment.name] if environment.name else []), *([str(number)] if number else [])])
         folder = self._folder / f"{label}-{os.getpid()}"
-        executor = self._executors[name].build(Pool(label, folder, environment.launch, os.getpid()))
-        return Started(executor, environment, folder, number)
+        pool = Pool(label, folder, environment.launch, os.getpid(), isolated=bool(environment.name))
+        return Started(self._executors[name].build(pool), environment, folder, number)
 
     def _replace(self, key: Key) -> None:
         """Start a pool anew, of which the interchange has died."""

@@ -27,6 +27,7 @@ from psiflow_core import errors
 from psiflow_core.components import Prediction, Predictor, Spec
 from psiflow_core.environments import home
 from psiflow_core.errors import EngineMissing, PsiflowError
+from psiflow_core.offers import variables
 from psiflow_core.structures import Array, Plain, to_plain
 
 _homes: ContextVar[Mapping[str, Sequence[str]]] = ContextVar("_homes", default=MappingProxyType({}))
@@ -73,9 +74,9 @@ class Served(Predictor):
         told = self._ask("features", structures=[to_plain(one) for one in structures])
         return [np.asarray(one, float) for one in told]
 
-    def export(self, target: Path) -> None:
-        """Write the model in its architecture's own format."""
-        self._ask("export", target=str(target.absolute()))
+    def export(self, folder: Path, stem: str) -> Path:
+        """Write the model in its architecture's own format; returns the file."""
+        return Path(self._ask("export", folder=str(folder.absolute()), stem=stem))
 
     def _ask(self, what: str, **more: Any) -> Any:
         return self._server.ask({"do": what, **self._known, **more})
@@ -122,10 +123,10 @@ class Server:
     def _running(self) -> subprocess.Popen[str]:
         if self._process is None or self._process.poll() is not None:
             self._said = tempfile.TemporaryFile()  # noqa: SIM115 as long as the process lives
-            words = [*self._launch, "-m", "psiflow_core.serving"]
+            words = [*self._launch, "-P", "-m", "psiflow_core.serving"]  # -P: as in `offers.ask`
             try:
                 self._process = subprocess.Popen(
-                    words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, text=True
+                    words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, text=True, env=variables()
                 )
             except OSError as error:
                 raise EngineMissing(f"{self._launch[0]} cannot be started: {error.strerror}") from error

@@ -9,11 +9,11 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from psiflow_core.components import Potential, Spec
-from psiflow_core.models import Member, load_members
-from psiflow_core.plugins import build, registry
+from psiflow_core.components import Spec
+from psiflow_core.models import Member, export_member, load_members
+from psiflow_core.plugins import registry
 from psiflow_core.structures import Plain, from_plain
 from psiflow_core.tasks import perform
 
@@ -28,7 +28,7 @@ def answer(request: Plain) -> Any:
     member = Member.from_plain(request["model"])
     registry().find("potential", member.potential.name)  # it is here, or this is the end of it
     if request["do"] == "export":
-        return cast(Potential, build(member.potential)).export(member.file.verified(), Path(request["target"]))
+        return str(export_member(member, Path(request["folder"]), request["stem"]))
     (predictor,) = load_members([member], request["device"])
     if request["do"] == "cutoff":
         return predictor.cutoff

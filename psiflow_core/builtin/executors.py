@@ -81,7 +81,7 @@ class Local(Executor):
         from psiflow_core.builtin._htex import INTERCHANGE, WORKER_POOL, WorkerProcesses
 
         guarded = guard.command(pool.driver, pool.folder)
-        workers = guard.command(pool.driver, pool.folder, self.cores_per_worker)
+        workers = guard.command(pool.driver, pool.folder, self.cores_per_worker, pool.isolated)
         return WorkerProcesses(
             label=pool.label,
             provider=LocalProvider(init_blocks=1, min_blocks=1, max_blocks=1, launcher=SimpleLauncher()),
@@ -120,7 +120,7 @@ class Threads(Executor):
     def build(self, pool: Pool) -> ParslExecutor:
         from parsl.executors import ThreadPoolExecutor
 
-        if pool.python != (sys.executable,):
+        if pool.isolated:
             raise OptionError(
                 "executor 'threads' runs in the driver's own interpreter, and this work needs "
                 f"{shlex.join(pool.python)}; use executor 'local'"

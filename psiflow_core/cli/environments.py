@@ -176,7 +176,7 @@ def _tell(environment: Environment) -> None:
     from rich.text import Text
 
     from psiflow_core.cli import show
-    from psiflow_core.environments import faults
+    from psiflow_core.offers import faults
 
     show(_offered(environment.offers))
     problems = list(faults(environment.offers))

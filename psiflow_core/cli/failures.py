@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from psiflow_core.components import Executor, Spec
-from psiflow_core.environments import choose, elsewhere
+from psiflow_core.environments import adopt, choose, elsewhere, names
 from psiflow_core.errors import CampaignError, ModelCorrupt, did_you_mean
 from psiflow_core.files import write_json
 from psiflow_core.learning.campaign import WORK, Failure, State
@@ -102,6 +102,7 @@ def rerun(folder: Path, task: str, show: Callable[[str], None]) -> bool:
     failed = _find(campaign, task)
     kept = _read_input(failed)
     own = _own_folder(cast(Path, failed.folder))
+    _adopt_as_then(campaign.state)
     needs, asks = components_of(kept["kind"], kept["input"])
     environment = choose(needs)
     where = f"environment '{environment.name}'" if environment.name else "this process"
@@ -252,6 +253,13 @@ def _apart(given: Plain, own: Path, kept: Plain, campaign: Recorded) -> Plain:
         write_json(own / "manifest.json", manifest | files)
         changed["manifest"] = str(own / "manifest.json")
     return given | changed
+
+
+def _adopt_as_then(state: State) -> None:
+    """Know the environments that the campaign's own script or file had adopted."""
+    for home in state.opened[-1]["homes"]:
+        if home["environment"] and home["environment"] not in names():
+            adopt(home["environment"], home["launch"])
 
 
 def _resources(state: State, kind: str) -> Plain:

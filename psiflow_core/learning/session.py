@@ -10,7 +10,7 @@ from ase import Atoms
 
 from psiflow_core.components import Spec
 from psiflow_core.context import Context, Outcome, Work
-from psiflow_core.environments import MUST_AGREE, choose
+from psiflow_core.environments import choose
 from psiflow_core.errors import CampaignError, EngineMissing, OptionError, PsiflowError, StructureError
 from psiflow_core.journal import Journal
 from psiflow_core.learning.campaign import State
@@ -23,6 +23,7 @@ from psiflow_core.learning.records import Campaign, refuse_other
 from psiflow_core.learning.settings import Settings
 from psiflow_core.learning.stopping import ATTEMPTS, MACHINE
 from psiflow_core.models import Member, TrainedPotential
+from psiflow_core.offers import MUST_AGREE
 from psiflow_core.sampling import batch_size
 from psiflow_core.store import Store
 from psiflow_core.structures import Plain, digest, isolated_atom, to_plain, with_label

@@ -21,7 +21,7 @@ PLUGIN_SOURCES = sorted((ROOT / "plugins").glob("*/src/*/*.py"))
 FOUNDATION = {"errors", "files", "structures", "options"}
 CONTRACTS = FOUNDATION | {"components"}
 REGISTRY = CONTRACTS | {"hookspecs", "predictors", "plugins"}
-NAMES = REGISTRY | {"recorded", "environments", "catalogue"}
+NAMES = REGISTRY | {"recorded", "offers", "environments", "catalogue"}
 WORK = NAMES | {"variables", "bias", "served", "models", "sampling", "leases", "tasks", "guard"}
 LOOP = WORK | {"context", "journal", "store", "learning"}
 
@@ -35,11 +35,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "predictors": CONTRACTS,
     "plugins": CONTRACTS | {"hookspecs"},
     "recorded": CONTRACTS,
-    "environments": REGISTRY | {"recorded"},
+    "offers": REGISTRY | {"recorded", "guard"},
+    "environments": REGISTRY | {"recorded", "offers"},
     "catalogue": REGISTRY | {"environments", "served"},
     "packages": {"errors", "structures"},
-    "installing": FOUNDATION | {"environments", "packages"},
-    "served": REGISTRY | {"environments"},
+    "installing": FOUNDATION | {"environments", "offers", "packages"},
+    "served": REGISTRY | {"environments", "offers"},
     "models": REGISTRY | {"served"},
     "variables": CONTRACTS,
     "bias": REGISTRY | {"variables"},

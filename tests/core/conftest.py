@@ -16,7 +16,7 @@ from ase.build import molecule
 from psiflow_toys import campaigns
 
 import psiflow_core as psiflow
-from psiflow_core import environments, installing
+from psiflow_core import environments, installing, offers
 from psiflow_core.context import Context
 
 ROOT = Path(__file__).parents[2]
@@ -94,5 +94,5 @@ def _distant() -> Path:
             installing.create("distant", ("-e", str(TOYS_ELSEWHERE)))
             (folder / made_of).touch()
         there = environments.read("distant")  # of which psiflow's own code may have changed
-        environments.keep(replace(there, offers=environments.ask(there.launch, engines=True)))
+        environments.keep(replace(there, offers=offers.ask(there.launch, engines=True)))
     return folder

@@ -23,12 +23,14 @@ from ase.build import molecule
 from rich.console import Console
 
 import psiflow_core
-from psiflow_core import doctor, environments, installing, packages
+from psiflow_core import doctor, environments, guard, installing, packages
 from psiflow_core.cli import main
 from psiflow_core.cli.request import read_request
-from psiflow_core.environments import Environment, launch_words, versions
-from psiflow_core.errors import EnvironmentUnfit, OptionError, PluginNotFound
+from psiflow_core.environments import Environment, launch_words
+from psiflow_core.errors import EngineMissing, EnvironmentUnfit, OptionError, PluginNotFound, PsiflowError
+from psiflow_core.offers import ask, versions
 from psiflow_core.plugins import registry
+from psiflow_core.served import Server
 
 ROOT = Path(__file__).parents[2]
 TOYS_ELSEWHERE = ROOT / "tests" / "toys_elsewhere"
@@ -245,7 +247,8 @@ def test_a_stopped_creation_leaves_no_folder_and_no_process(folder: Path) -> Non
     assert made.returncode == 130
     assert "Nothing is left of it" in out
     assert list(folder.iterdir()) == []
-    assert not psutil.wait_procs(children, timeout=10)[1]
+    assert children
+    assert not psutil.wait_procs(children, timeout=1)[1]
 
 
 def test_a_creation_that_was_killed_is_told_and_cleared_away(folder: Path, psiflow: Psiflow) -> None:
@@ -488,6 +491,42 @@ def test_environments_of_a_yaml_file_are_adopted_before_components_are_looked_up
         assert (said.code, why in said.err) == (1, True)
 
 
+def test_a_campaign_runs_with_a_potential_that_cannot_be_imported_here(
+    elsewhere: Path, psiflow: Psiflow, tmp_path: Path
+) -> None:
+    molecule("H2O").write(tmp_path / "water.xyz")
+    given: dict[str, Any] = {
+        "potential": {"name": "distant", "cutoff": 3.0},
+        "sampler": {"name": "ase", "ensemble": "nve", "temperature": 100.0},
+        "reference": "toy",
+        "walkers": 1,
+        "committee": 2,
+        "budget": {"labels": 8},
+        "bootstrap": {"structures": 8},
+        "walking": {"segment": {"steps": 20}},
+        "start": "water.xyz",
+        "folder": "campaign",
+    }
+    (tmp_path / "campaign.yaml").write_text(yaml.safe_dump(given))
+    said = psiflow("run", tmp_path / "campaign.yaml", "--quiet")
+    assert said.code == 0, said
+    assert "8 labels (0 failed)" in said.out
+
+
+def test_what_lies_in_the_working_directory_is_not_what_is_installed(
+    tmp_path: Path, python: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "psiflow_core").mkdir()
+    (tmp_path / "psiflow_core" / "__init__.py").write_text("raise ImportError('this one is not meant')")
+    monkeypatch.chdir(tmp_path)
+    assert ask((python,))["psiflow-core"] == versions()["psiflow-core"]
+    server = Server((python,))
+    with pytest.raises(PsiflowError) as error:
+        server.ask({"do": "nothing that is known"})
+    server.end()
+    assert not isinstance(error.value, EngineMissing), "it has answered"
+
+
 # Disagreement ----------------------------------------------------------------------------------------------
 
 
@@ -638,3 +677,15 @@ def test_words_that_start_a_python_are_taken_as_they_are(tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     assert launch_words("my venv") == (f"{tmp_path}/my venv/bin/python",)
     assert launch_words([os.fspath("my venv/bin/python")]) == (f"{tmp_path}/my venv/bin/python",)
+
+
+def test_what_the_driver_sets_for_its_own_python_does_not_reach_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/the/drivers/packages")
+    show = [sys.executable, "-c", "import os; print(os.environ.get('PYTHONPATH'))"]
+    told = {
+        isolated: subprocess.run(
+            [*guard.command(os.getpid(), Path("/nowhere"), isolated=isolated), *show], capture_output=True, text=True
+        ).stdout.strip()
+        for isolated in (False, True)
+    }
+    assert told == {False: "/the/drivers/packages", True: "None"}

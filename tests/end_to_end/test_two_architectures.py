@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def learning(labels: int = 20) -> psiflow.OnlineLearning:
+def learning(labels: int = 16) -> psiflow.OnlineLearning:
     return psiflow.OnlineLearning(
         potential=[
             psiflow.potential("mace", num_channels=8, r_max=4.0, max_ell=2),
@@ -33,10 +33,10 @@ def learning(labels: int = 20) -> psiflow.OnlineLearning:
         walkers=4,
         committee=4,
         budget=psiflow.Budget(labels=labels),
-        bootstrap=psiflow.Bootstrap(structures=10),
-        training=psiflow.Training(steps=200, warm_steps=100),
+        bootstrap=psiflow.Bootstrap(structures=8),
+        training=psiflow.Training(steps=150, warm_steps=80, final_steps=150),
         selection=psiflow.Selection(deviation=0.0),  # every segment has something to label
-        walking=psiflow.Walking(segment=psiflow.Segments(steps=60, stride=30)),
+        walking=psiflow.Walking(segment=psiflow.Segments(steps=40, stride=20)),
     )
 
 
@@ -66,7 +66,7 @@ def test_the_driver_has_no_nequip_and_checks_its_options_all_the_same() -> None:
 
 def test_members_are_of_each_architecture_in_turn(result: psiflow.Result) -> None:
     assert [member.potential.name for member in result.potential.members] == ["mace", "nequip", "mace", "nequip"]
-    assert result.state.count("labelled") == 20
+    assert result.state.count("labelled") == 16
     assert not result.state.failures
 
 
@@ -115,6 +115,7 @@ def test_a_potential_of_another_environment_is_an_ase_calculator_here(result: ps
             energies.append(moved.get_potential_energy())
         assert forces[1, axis] == pytest.approx(-(energies[0] - energies[1]) / (2 * step), abs=0.05)
     (exported,) = nequip.export(tmp_path)
+    assert exported.name == "nequip-0.nequip.zip"
     assert exported.stat().st_size > 0
 
 

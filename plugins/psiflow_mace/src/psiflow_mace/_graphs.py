@@ -76,7 +76,7 @@ class GraphBuilder:
 
     def _neighbours(self) -> Any:
         """The calling thread's neighbour list: its results lie in memory that its next call overwrites."""
-        from vesin import NeighborList  # type: ignore[import-untyped]
+        from vesin import NeighborList
 
         if not hasattr(self._thread, "neighbours"):
             self._thread.neighbours = NeighborList(cutoff=self._cutoff, full_list=True, n_threads=1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import io
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +15,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from psiflow_core.errors import ModelCorrupt
+from psiflow_core.files import write_atomically
 from psiflow_core.structures import Array, Plain, canonical
 from psiflow_mace._engine import DTYPES, modules, o3, precision, quiet, torch
 from psiflow_mace._graphs import Tensors
@@ -156,16 +156,6 @@ def export(model: Path, target: Path) -> None:
     with quiet():
         torch.save(network, content)
     write_atomically(target, content.getvalue())
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a kill at any time, finds the old one or the new one."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
 
 
 @lru_cache(maxsize=4)

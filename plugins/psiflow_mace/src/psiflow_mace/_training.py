@@ -12,11 +12,12 @@ import numpy as np
 
 from psiflow_core.components import TrainingResult, TrainingTask
 from psiflow_core.errors import TrainingFailed
+from psiflow_core.files import write_atomically
 from psiflow_mace import _dataset, _start
 from psiflow_mace._dataset import Example, Residual, errors, residuals
 from psiflow_mace._engine import modules, on, precision, threads, torch
 from psiflow_mace._graphs import Integers
-from psiflow_mace._model import Model, write_atomically
+from psiflow_mace._model import Model
 
 if TYPE_CHECKING:
     from psiflow_mace.potential import Mace

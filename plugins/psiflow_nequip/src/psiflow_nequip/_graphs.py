@@ -1,0 +1,116 @@
+"""Structures as the graphs that NequIP reads: atoms, and edges between neighbours."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.data import atomic_numbers, chemical_symbols
+from numpy.typing import NDArray
+
+from psiflow_core.errors import StructureError
+from psiflow_core.structures import Array
+from psiflow_nequip._engine import torch
+
+Integers = NDArray[np.int64]
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One structure."""
+
+    positions: Array
+    """Shape (atoms, 3). [Å]"""
+    species: Integers
+    """Each atom's place in the network's list of species, shape (atoms,)."""
+    edges: Integers
+    """Centre and neighbour of each edge, shape (2, edges)."""
+    unit_shifts: Array
+    """Cell vectors between the centre and the neighbour's image, shape (edges, 3)."""
+    cell: Array
+    """Shape (3, 3); the unit matrix for structures that have no volume. [Å]"""
+    has_stress: bool
+    """Whether it is periodic in all three directions."""
+
+    def __len__(self) -> int:
+        return len(self.species)
+
+
+class GraphBuilder:
+    """Makes graphs for one network: its cutoff [Å] and its chemical symbols. Threads may share it."""
+
+    def __init__(self, cutoff: float, symbols: Sequence[str]) -> None:
+        self._cutoff = cutoff
+        self._thread = threading.local()
+        self._place = np.full(len(chemical_symbols), -1)
+        self._place[[atomic_numbers[symbol] for symbol in symbols]] = np.arange(len(symbols))
+
+    def graph(self, atoms: Atoms) -> Graph:
+        """The graph of a structure.
+
+        Raises:
+            StructureError: it has a species that the network does not know.
+        """
+        species = self._place[atoms.numbers]
+        if (species < 0).any():
+            raise StructureError(self._stranger(atoms))
+        periodic = np.array(atoms.pbc, bool)
+        # A molecule's cell, however wide, plays no part: the list is made from its atoms alone.
+        cell = np.array(atoms.cell.complete(), float) if periodic.any() else np.eye(3)
+        i, j, shifts = self._neighbours().compute(
+            points=atoms.positions, box=cell, periodic=periodic, quantities="ijS", copy=False
+        )
+        return Graph(
+            positions=atoms.positions.copy(),
+            species=species,
+            edges=np.stack([i, j]).astype(np.int64),
+            unit_shifts=shifts.astype(float),
+            cell=cell,
+            has_stress=bool(periodic.all()) and atoms.cell.rank == 3,
+        )
+
+    def _neighbours(self) -> Any:
+        """The calling thread's neighbour list: its results lie in memory that its next call overwrites."""
+        from vesin import NeighborList
+
+        if not hasattr(self._thread, "neighbours"):
+            self._thread.neighbours = NeighborList(cutoff=self._cutoff, full_list=True, n_threads=1)
+        return self._thread.neighbours
+
+    def _stranger(self, atoms: Atoms) -> str:
+        strangers = sorted({chemical_symbols[z] for z in atoms.numbers if self._place[z] < 0})
+        known = [chemical_symbols[z] for z in np.flatnonzero(self._place >= 0)]
+        return f"the model knows {', '.join(known)} and not {', '.join(strangers)}: train one on data with them"
+
+
+def collate(graphs: Sequence[Graph], device: torch.device) -> Tensors:
+    """Several structures as one graph of unconnected parts, in the form that NequIP's `forward` takes."""
+    sizes = np.array([len(graph) for graph in graphs])
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    edges = [graph.edges + start for graph, start in zip(graphs, starts, strict=True)]
+    arrays = {
+        "pos": np.concatenate([graph.positions for graph in graphs]),
+        "atom_types": np.concatenate([graph.species for graph in graphs]),
+        "edge_index": np.concatenate(edges, axis=1),
+        "edge_cell_shift": np.concatenate([graph.unit_shifts for graph in graphs]),
+        "cell": np.stack([graph.cell for graph in graphs]),
+        "batch": np.repeat(np.arange(len(graphs)), sizes),
+        "num_atoms": sizes,
+    }
+    return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+
+
+def minibatches(graphs: Sequence[Graph], max_edges: int) -> Iterator[Sequence[Graph]]:
+    """The graphs in their order, in runs of at most so many edges: edges are what memory is spent on."""
+    start, edges = 0, 0
+    for end, graph in enumerate(graphs):
+        edges += graph.edges.shape[1]
+        if edges > max_edges and end > start:
+            yield graphs[start:end]
+            start, edges = end, graph.edges.shape[1]
+    yield graphs[start:]
