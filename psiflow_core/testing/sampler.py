@@ -15,7 +15,7 @@ from ase.build import bulk
 from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
 
-from psiflow_core.bias import Bias, Harmonic, Metadynamics, WalkerBias
+from psiflow_core.bias import Bias, Metadynamics, MovingHarmonic, WalkerBias
 from psiflow_core.components import Monitor, Prediction, SamplingTask, Segment, Walker
 from psiflow_core.errors import WalkerExploded
 from psiflow_core.predictors import CalculatorPredictor, PredictorCalculator
@@ -77,7 +77,7 @@ class SamplerContract(ComponentContract):
         bond = Distance(atoms=(0, 1))
         biases = [
             Metadynamics(variables=(bond,), sigma=0.1, height=0.05, every=7, bias_factor=None),
-            Harmonic(variable=bond, center=bond.value(structure), stiffness=0.5),
+            MovingHarmonic(variable=bond, stop=bond.value(structure) + 0.2, steps=14, stiffness=0.5),
         ]
         once, hills = self._biased(biases, Walker(structure), [], steps=21)
         walker, kept = Walker(structure), list[Plain]()
