@@ -187,7 +187,7 @@ def story(folder: Path) -> list[tuple[str, Plain]]:
 
 def _timeless(data: Any) -> Any:
     if isinstance(data, dict):
-        apart = ("seconds", "worker", "file", "cached")
+        apart = ("seconds", "worker", "file", "cached", "cost")
         return {key: _timeless(value) for key, value in data.items() if key not in apart}
     return [_timeless(value) for value in data] if isinstance(data, list) else data
 
