@@ -9,6 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from psiflow_core.bias import AseCalculator as AseCalculator
+    from psiflow_core.bias import Grid as Grid
+    from psiflow_core.bias import Harmonic as Harmonic
+    from psiflow_core.bias import LowerWall as LowerWall
+    from psiflow_core.bias import Metadynamics as Metadynamics
+    from psiflow_core.bias import MovingHarmonic as MovingHarmonic
+    from psiflow_core.bias import UpperWall as UpperWall
     from psiflow_core.catalogue import executor as executor
     from psiflow_core.catalogue import potential as potential
     from psiflow_core.catalogue import reference as reference
@@ -17,6 +24,8 @@ if TYPE_CHECKING:
     from psiflow_core.environments import adopt as adopt
     from psiflow_core.learning.online import OnlineLearning as OnlineLearning
     from psiflow_core.learning.online import Result as Result
+    from psiflow_core.learning.schemes import Incremental as Incremental
+    from psiflow_core.learning.schemes import Umbrella as Umbrella
     from psiflow_core.learning.selection import Bootstrap as Bootstrap
     from psiflow_core.learning.selection import Selection as Selection
     from psiflow_core.learning.stopping import Budget as Budget
@@ -28,15 +37,35 @@ if TYPE_CHECKING:
     from psiflow_core.learning.walkers import Walking as Walking
     from psiflow_core.models import TrainedPotential as TrainedPotential
     from psiflow_core.sampling import Limits as Limits
+    from psiflow_core.variables import Angle as Angle
+    from psiflow_core.variables import Combination as Combination
+    from psiflow_core.variables import Coordination as Coordination
+    from psiflow_core.variables import Dihedral as Dihedral
+    from psiflow_core.variables import Distance as Distance
+    from psiflow_core.variables import Function as Function
+    from psiflow_core.variables import Volume as Volume
 
     __version__: str
 
 _HOMES = {
+    "Angle": "variables",
+    "AseCalculator": "bias",
     "Bootstrap": "learning.selection",
     "Budget": "learning.stopping",
+    "Combination": "variables",
     "Context": "context",
+    "Coordination": "variables",
+    "Dihedral": "variables",
+    "Distance": "variables",
     "ErrorThresholds": "learning.walkers",
+    "Function": "variables",
+    "Grid": "bias",
+    "Harmonic": "bias",
+    "Incremental": "learning.schemes",
     "Limits": "sampling",
+    "LowerWall": "bias",
+    "Metadynamics": "bias",
+    "MovingHarmonic": "bias",
     "OnlineLearning": "learning.online",
     "Ramp": "learning.walkers",
     "Result": "learning.online",
@@ -45,6 +74,9 @@ _HOMES = {
     "Stopping": "learning.stopping",
     "TrainedPotential": "models",
     "Training": "learning.training",
+    "Umbrella": "learning.schemes",
+    "UpperWall": "bias",
+    "Volume": "variables",
     "Walking": "learning.walkers",
     "adopt": "environments",
     "executor": "catalogue",

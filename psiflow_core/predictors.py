@@ -29,15 +29,18 @@ class Committee(Predictor):
 
 
 class Sum(Predictor):
-    """Energies added: a potential and a bias, or a baseline and a correction."""
+    """Energies added: a potential and a bias, a baseline and a correction; with weights, a mixture."""
 
-    def __init__(self, terms: Sequence[Predictor]) -> None:
+    def __init__(self, terms: Sequence[Predictor], weights: Sequence[float] | None = None) -> None:
         self.terms = list(terms)
+        self.weights = [1.0] * len(self.terms) if weights is None else list(weights)
+        if len(self.weights) != len(self.terms):
+            raise ValueError(f"{len(self.weights)} weights for {len(self.terms)} terms; give one for each")
         self.cutoff = max(term.cutoff for term in self.terms)
 
     def predict(self, structures: Sequence[Atoms]) -> list[Prediction]:
         by_term = [term.predict(structures) for term in self.terms]
-        return [_total(parts) for parts in zip(*by_term, strict=True)]
+        return [_total(parts, self.weights) for parts in zip(*by_term, strict=True)]
 
 
 class CalculatorPredictor(Predictor):
@@ -101,12 +104,13 @@ def _mean(opinions: Sequence[Prediction]) -> Prediction:
     )
 
 
-def _total(parts: Sequence[Prediction]) -> Prediction:
-    stresses = [part.stress for part in parts if part.stress is not None]
-    deviations = [part.deviation for part in parts if part.deviation is not None]
+def _total(parts: Sequence[Prediction], weights: Sequence[float]) -> Prediction:
+    weighted = list(zip(weights, parts, strict=True))
+    stresses = [weight * part.stress for weight, part in weighted if part.stress is not None]
+    deviations = [abs(weight) * part.deviation for weight, part in weighted if part.deviation is not None]
     return Prediction(
-        energy=float(sum(part.energy for part in parts)),
-        forces=np.sum([part.forces for part in parts], axis=0),
+        energy=float(sum(weight * part.energy for weight, part in weighted)),
+        forces=np.sum([weight * part.forces for weight, part in weighted], axis=0),
         stress=np.sum(stresses, axis=0) if len(stresses) == len(parts) else None,
         deviation=np.sum(deviations, axis=0) if deviations else None,
     )

@@ -17,7 +17,18 @@ import numpy as np
 from ase import Atoms, units
 from pydantic import Field, PositiveFloat
 
-from psiflow_core.components import Policy, Prediction, Predictor, Sampler, SamplingTask, Segment, Walker, finite
+from psiflow_core.bias import WalkerBias
+from psiflow_core.components import (
+    Monitor,
+    Policy,
+    Prediction,
+    Predictor,
+    Sampler,
+    SamplingTask,
+    Segment,
+    Walker,
+    finite,
+)
 from psiflow_core.errors import PsiflowError, WalkerExploded
 from psiflow_core.predictors import PredictorCalculator
 from psiflow_core.structures import closest_pair
@@ -190,12 +201,14 @@ def sample_together(
     driving: Predictor,
     committee: Predictor,
     limits: Limits,
+    biases: Sequence[WalkerBias | None] = (),
 ) -> list[Visited]:
     """Move several walkers by one segment each, in threads, their force calls batched.
 
     Args:
         driving: the predictor whose forces move the walkers.
         committee: the predictor that the monitor asks.
+        biases: of each walker; empty if none has any. They act on what moves it, and not on what the monitor sees.
 
     A walker whose sampler raises ends alone; its error is in its `Visited`.
     """
@@ -203,9 +216,15 @@ def sample_together(
 
     def move(number: int) -> Visited:
         watch = Watch(limits, lambda atoms: rendezvous.ask(number, committee, atoms), sampler.target_temperature())
-        forces = PredictorCalculator(driving, lambda atoms: rendezvous.ask(number, driving, atoms))
+
+        def ask(atoms: Atoms) -> Prediction:
+            return rendezvous.ask(number, driving, atoms)
+
+        bias = biases[number] if biases else None
+        forces = PredictorCalculator(driving, bias.over(ask) if bias else ask)
+        monitor = remembering(watch, bias) if bias else watch
         try:
-            segment = sampler.sample(walkers[number], forces, tasks[number], watch)
+            segment = sampler.sample(walkers[number], forces, tasks[number], monitor)
             return Visited(segment, watch.most_uncertain)
         except Exception as error:  # handed to the task, which makes a typed failure of it
             return Visited(None, watch.most_uncertain, error)
@@ -220,6 +239,18 @@ def sample_together(
             rendezvous.give_up(error)
             raise
         return list(visits)
+
+
+def remembering(monitor: Monitor, bias: WalkerBias) -> Monitor:
+    """A monitor that lets a bias look at what it has found sound."""
+
+    def look(step: int, structure: Atoms) -> str | None:
+        reason = monitor(step, structure)
+        if reason in (None, UNCERTAIN):
+            bias.look(step, structure)
+        return reason
+
+    return look
 
 
 def batch_size(atoms: int, device: str) -> int:

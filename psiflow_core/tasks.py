@@ -24,6 +24,7 @@ from typing import cast
 import numpy as np
 from ase import Atoms
 
+from psiflow_core.bias import WalkerBias, of_plain
 from psiflow_core.components import (
     Component,
     LabelTask,
@@ -111,7 +112,10 @@ def check(task: Plain) -> Plain:
     """Whether a component works here: its engine can be imported, and it accepts the structures."""
     component = build(Spec.from_plain(task["spec"]))
     require_engine(component)
-    component.check([from_plain(plain) for plain in task["structures"]])
+    structures = [from_plain(plain) for plain in task["structures"]]
+    component.check(structures)
+    for plain in task.get("bias", ()):
+        of_plain(plain).try_out(structures[: task["starts"]], cast(Sampler, component).target_temperature())
     return {"engine": engine_version(component)}
 
 
@@ -182,18 +186,21 @@ def sample(task: Plain) -> Plain:
     require_engine(sampler)
     resources = _resources(task)
     members = _members(task["models"], resources)
+    walkers = [read_walker(plain) for plain in task["walkers"]]
+    biases = [_bias(plain, walker, sampler) for plain, walker in zip(task["walkers"], walkers, strict=True)]
     visits = sample_together(
         sampler,
-        [read_walker(plain) for plain in task["walkers"]],
+        walkers,
         [_sampling_task(plain, task, resources) for plain in task["walkers"]],
         driving=members[0],
         committee=Committee(members),
         limits=Limits.model_validate(task["limits"]),
+        biases=biases,
     )
     folder, structures = Path(task["folder"]), Path(task["candidates"])
     attempt = _attempt(folder)
-    walkers = zip(task["walkers"], visits, strict=True)
-    told = [_visited(plain["walker"], visit, attempt, structures) for plain, visit in walkers]
+    ended = zip(task["walkers"], visits, biases, strict=True)
+    told = [_visited(plain["walker"], visit, attempt, structures, bias) for plain, visit, bias in ended]
     return {"walkers": [{**one, **_inside(folder, one)} for one in told]}
 
 
@@ -325,9 +332,22 @@ def read_walker(plain: Plain) -> Walker:
     """A walker from what `sample` wrote of it, or from a structure that has not moved."""
     if "file" not in plain:
         return Walker(from_plain(plain["structure"]))
-    written = json.loads(ModelFile(Path(plain["file"]), plain["digest"]).verified().read_text())
+    written = _written(plain)
     state = written["state"]
     return Walker(from_plain(written["structure"]), None if state is None else base64.b64decode(state), written["step"])
+
+
+def _written(walker: Plain) -> Plain:
+    found: Plain = json.loads(ModelFile(Path(walker["file"]), walker["digest"]).verified().read_text())
+    return found
+
+
+def _bias(plain: Plain, walker: Walker, sampler: Sampler) -> WalkerBias | None:
+    """The biases of a walker, with what they remember of it; None without any."""
+    if "bias" not in plain:
+        return None
+    kept = _written(plain)["bias"] if "file" in plain else []
+    return WalkerBias([of_plain(one) for one in plain["bias"]], walker, kept, sampler.target_temperature())
 
 
 def _members(models: Sequence[Plain], resources: Resources) -> list[Predictor]:
@@ -355,7 +375,7 @@ def _sampling_task(walker: Plain, task: Plain, resources: Resources) -> Sampling
     )
 
 
-def _visited(number: int, visit: Visited, folder: Path, structures: Path) -> Plain:
+def _visited(number: int, visit: Visited, folder: Path, structures: Path, bias: WalkerBias | None) -> Plain:
     """What the driver is told of one walker; walker, trajectory and candidate go into files."""
     met = {"candidate": _write_candidate(visit.most_uncertain, structures)} if visit.most_uncertain else {}
     if visit.segment is None:
@@ -370,6 +390,7 @@ def _visited(number: int, visit: Visited, folder: Path, structures: Path) -> Pla
             "structure": to_plain(segment.walker.structure),
             "state": None if state is None else base64.b64encode(state).decode(),
             "step": segment.walker.step,
+            **({"bias": bias.to_plain()} if bias else {}),
         },
     )
     told: Plain = {

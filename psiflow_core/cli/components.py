@@ -21,6 +21,7 @@ from psiflow_core.environments import environments
 from psiflow_core.errors import OptionError, PluginNotFound
 from psiflow_core.options import Option, options
 from psiflow_core.plugins import OFFICIAL, Registered, registry
+from psiflow_core.variables import VARIABLES
 
 WIDE = 110
 """Columns from which on a table of options has room for its words."""
@@ -85,7 +86,7 @@ def policies() -> dict[str, type[Policy]]:
     """The policies of a campaign by where they stand in it, `walking.segment` for instance; it comes first itself."""
     from psiflow_core.learning.online import OnlineLearning
 
-    return {"": OnlineLearning, **dict(_within(OnlineLearning))}
+    return {"": OnlineLearning, **dict(_within(OnlineLearning)), **dict(_by_name())}
 
 
 def options_of_policies(name: str | None = None) -> RenderableType:
@@ -98,7 +99,7 @@ def options_of_policies(name: str | None = None) -> RenderableType:
     if name is None:
         return Group(_policy_sheet("", found[""]), _listed(found), Text("psiflow options NAME shows one.", style="dim"))
     for place, policy in found.items():
-        if name.lower() in (place, policy.__name__.lower()):
+        if name.lower() in (place, policy.__name__.lower(), getattr(policy, "name", "")):
             return _policy_sheet(place, policy)
     known = [policy.__name__ for policy in found.values()]
     raise OptionError(f"no policy '{name}'.{_alike(name, known)} Policies: {', '.join(known)}")
@@ -112,6 +113,14 @@ def _within(owner: type[BaseModel], place: str = "") -> Iterator[tuple[str, type
                 yield from _within(part, f"{place}{name}.")
 
 
+def _by_name() -> Iterator[tuple[str, type[Policy]]]:
+    """Biases and collective variables, which are chosen by their names."""
+    from psiflow_core.learning.schemes import ALONG
+
+    yield from ((f"bias:{bias.name}", bias) for bias in ALONG)
+    yield from ((f"variable:{variable.name}", variable) for variable in VARIABLES)
+
+
 def _listed(found: dict[str, type[Policy]]) -> RenderableType:
     table = Table("policy", "in YAML", "what it is about", box=box.SIMPLE_HEAD)
     for place, policy in found.items():
@@ -121,8 +130,9 @@ def _listed(found: dict[str, type[Policy]]) -> RenderableType:
 
 
 def _policy_sheet(place: str, policy: type[Policy]) -> RenderableType:
-    where = f"  in YAML under {place}" if place else ""
-    title = Text.assemble((f"psiflow.{policy.__name__}", "bold"), where)
+    named = place.partition(":")[2]
+    where = f"{{name: {named}}}" if named else f"under {place}"
+    title = Text.assemble((f"psiflow.{policy.__name__}", "bold"), f"  in YAML {where}" if place else "")
     return Group(title, Text(first_paragraph(policy)), Sheet(list(options(policy))))
 
 

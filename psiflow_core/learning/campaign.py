@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from psiflow_core.learning.schemes import ARRIVED
 from psiflow_core.structures import Plain
 
 Origin = Literal["atom", "initial", "bootstrap", "walker", "test"]
@@ -85,6 +86,10 @@ class WalkerRecord:
     segments: int = 0
     """Segments that have ended, whatever their end."""
     steps: int = 0
+    since: int = 0
+    """Steps since it started, or started over."""
+    stage: int = 0
+    """How far along the path of incremental learning its next segment goes."""
     generation: int | None = None
     """The model of its last segment."""
     waiting_for: int | None = None
@@ -108,12 +113,22 @@ class WalkerRecord:
         """Begin a segment; from the start, if the last one came to the trajectory's own end."""
         if self.settled is not None:
             self.file = self.digest = self.settled = None
+            self.since = 0
         self.waiting_for = None
 
     def reset(self, reason: str) -> None:
         """Go back to the starting structure."""
         self.file = self.digest = self.waiting_for = self.settled = self.recalled = None
+        self.since = 0
         self.resets[reason] += 1
+
+    def advance(self, last: int) -> None:
+        """Go a stage further along the path, after the last one back to the start."""
+        self.stage += 1
+        self.settled = None
+        if self.stage > last:
+            self.stage = 0
+            self.reset(ARRIVED)
 
     def progress(self) -> None:
         """Something new was met, or there is a new model: what came of nothing is counted anew."""

@@ -18,8 +18,9 @@ from psiflow_core.components import Spec
 from psiflow_core.context import Outcome, Work
 from psiflow_core.errors import ModelCorrupt
 from psiflow_core.files import write_json
-from psiflow_core.learning.campaign import WORK, Candidate, Generation, State, Task
+from psiflow_core.learning.campaign import WORK, Candidate, Generation, State, Task, WalkerRecord
 from psiflow_core.learning.metrics import error_at
+from psiflow_core.learning.schemes import Place, biases_at
 from psiflow_core.learning.settings import Settings
 from psiflow_core.learning.walkers import derive_seed
 from psiflow_core.models import Member, ModelFile
@@ -30,8 +31,8 @@ from psiflow_core.tasks import has_label, label_file, read_label
 PATHS = {"file", "path", "folder", "labels", "manifest", "weights", "candidates"}
 """Names under which paths stand in a task's input."""
 
-SPECS = {"potential", "sampler", "reference"}
-"""Names under which specs stand there: whatever their options are called, they count."""
+SPECS = {"potential", "sampler", "reference", "bias"}
+"""Names under which specs and biases stand there: whatever their options are called, they count."""
 
 INPUT = "task.json"
 """The file in a failed task's folder that holds its input: `psiflow rerun` reads it."""
@@ -90,6 +91,11 @@ class Dispatch:
         key = sha256([task.kind, _without_paths(content)])
         content["folder"] = str(self._store.tasks / f"{task.id}-{key[:8]}")
         return Order(task, cast(Work, WORK[task.kind]), content, *components_of(task.kind, content))
+
+    def tried_out(self) -> Plain:
+        """What a check of the sampler asks besides: whether the walkers' biases work where they start."""
+        biases = self._biases(WalkerRecord(0))
+        return {"bias": biases, "starts": len(self._start)} if biases else {}
 
     def known(self, order: Order) -> Outcome | None:
         """The outcome, where it is there already: a label in the store, or a result that outlived a driver."""
@@ -205,11 +211,21 @@ class Dispatch:
 
     def _walker_input(self, number: int, state: State) -> Plain:
         walker = state.walkers[number]
-        seed = derive_seed(self._settings.seed, "walker", number, walker.segments)
+        told: Plain = {
+            "walker": number,
+            "seed": derive_seed(self._settings.seed, "walker", number, walker.segments),
+        }
+        if self._settings.walking.bias:
+            told["bias"] = self._biases(walker)
         if walker.file is None:
-            return {"walker": number, "seed": seed, "structure": self._start[number % len(self._start)]}
-        file = str(self._store.absolute(walker.file))
-        return {"walker": number, "seed": seed, "file": file, "digest": walker.digest}
+            return told | {"structure": self._start[number % len(self._start)]}
+        return told | {"file": str(self._store.absolute(walker.file)), "digest": walker.digest}
+
+    def _biases(self, walker: WalkerRecord) -> list[Plain]:
+        """What acts on a walker in its next segment."""
+        walking = self._settings.walking
+        place = Place(walker.id, self._settings.walkers, walker.stage, walker.since, walking.segment.steps)
+        return [bias.to_plain() for bias in biases_at(place, walking.bias)]
 
     def _score(self, task: Task, state: State) -> Plain:
         return {

@@ -64,7 +64,7 @@ def _nothing_new(state: State, settings: Settings) -> bool:
     if newest is None or state.label_pending or state.in_training:
         return False
     fresh = len(state.usable) > newest.known
-    quiet = [walker.idle >= settings.stopping.patience for walker in state.walkers]
+    quiet = [walker.idle >= settings.patience for walker in state.walkers]
     settled = [walker.settled is not None and walker.settled >= newest.number for walker in state.walkers]
     return all(quiet) or (not fresh and all(map(max, quiet, settled)))
 

@@ -16,6 +16,7 @@ from psiflow_core.learning.campaign import (
     Task,
     WalkerRecord,
 )
+from psiflow_core.learning.schemes import last_stage
 from psiflow_core.learning.settings import Settings
 from psiflow_core.learning.stopping import ENDED
 from psiflow_core.sampling import UNCERTAIN
@@ -121,13 +122,17 @@ def _sampled(state: State, data: Plain, settings: Settings) -> None:
             _walker_moved(state, walker, told)
         if walker.recalled:
             walker.reset(walker.recalled)
-        else:
-            _weigh(state, walker, told.get("candidate"), stopped, settings)
+            continue
+        _weigh(state, walker, told.get("candidate"), stopped, settings)
+        last = last_stage(settings.walking.bias)
+        if last is not None and stopped is None:
+            walker.advance(last)
 
 
 def _walker_moved(state: State, walker: WalkerRecord, told: Plain) -> None:
     walker.file, walker.digest, walker.stopped = told["file"], told["digest"], told["stopped"]
     walker.steps += told["steps"]
+    walker.since += told["steps"]
     walker.temperature = told["averages"].get("temperature")
     state.steps += told["steps"]
     if told["finished"]:

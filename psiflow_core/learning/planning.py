@@ -135,7 +135,7 @@ def _training_due(state: State, settings: Settings, usable: int) -> bool:
 def _only_waiting(state: State, settings: Settings) -> bool:
     """Whether nothing new is met any longer, but for walkers that wait for a model that knows their candidate."""
     moving = [walker for walker in state.walkers if walker.waiting_for is None]
-    quiet = all(walker.idle >= settings.stopping.patience for walker in moving)
+    quiet = all(walker.idle >= settings.patience for walker in moving)
     return quiet and len(moving) < len(state.walkers) and not state.label_pending
 
 

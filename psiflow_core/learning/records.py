@@ -47,6 +47,9 @@ class Campaign:
     def __post_init__(self) -> None:
         settings = self.learning
         self._check_data()
+        for bias in settings.walking.bias:
+            for structure in self.start:
+                bias.check(structure)
         if self.model is None and not self.data and settings.bootstrap.structures == 0:
             raise OptionError("there is nothing to begin with: bootstrap.structures=0, and neither data nor model")
         if settings.walking.ramp is not None and "temperature" not in self.sampler.options:

@@ -63,7 +63,9 @@ class Session:
         self._context.start([(work, needs) for work, needs in checks])
         for work, needs in checks:
             structures = given + [to_plain(atom) for atom in atoms] if work == "label" else given
-            task = {"spec": needs[0].to_plain(), "structures": structures}
+            task: Plain = {"spec": needs[0].to_plain(), "structures": structures}
+            if work == "sample":
+                task |= self.dispatch.tried_out()
             _raise_failed_check(self._answer(work, task, needs))
 
     def _answer(self, work: Work, task: Plain, needs: Sequence[Spec]) -> Outcome:

@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from psiflow_core.components import Policy
+from psiflow_core.learning.schemes import Incremental, last_stage
 from psiflow_core.learning.selection import Bootstrap, Selection
 from psiflow_core.learning.stopping import Budget, Stopping
 from psiflow_core.learning.training import Training
@@ -38,6 +39,12 @@ class Settings(Policy):
     """When to end before the budget does."""
 
     @model_validator(mode="after")
+    def _one_path(self) -> Self:
+        if sum(isinstance(bias, Incremental) for bias in self.walking.bias) > 1:
+            raise ValueError("walking.bias: 'incremental' twice; a walker can go along one path")
+        return self
+
+    @model_validator(mode="after")
     def _thresholds_are_in_order(self) -> Self:
         wanted, limits = self.selection.deviation, self.walking.limits
         if not wanted <= limits.deviation < limits.lost:
@@ -46,6 +53,12 @@ class Settings(Policy):
                 f"walking.limits.lost ({limits.lost}) must hold: worth a label, stops the walker, is unphysical"
             )
         return self
+
+    @property
+    def patience(self) -> int:
+        """Segments without a candidate that say that nothing new is met: with a path before them, all of it."""
+        last = last_stage(self.walking.bias)
+        return max(self.stopping.patience, 0 if last is None else last + 1)
 
     @property
     def batch(self) -> int:

@@ -7,6 +7,7 @@ import hashlib
 from pydantic import PositiveFloat, PositiveInt
 
 from psiflow_core.components import Policy
+from psiflow_core.learning.schemes import Biases
 from psiflow_core.sampling import Limits
 
 
@@ -80,6 +81,9 @@ class Walking(Policy):
     """What follows from a model's error at its candidate."""
     ramp: Ramp | None = None
     """A temperature ramp over the campaign, for samplers with a temperature."""
+    bias: Biases = ()
+    """Energies that are added to what moves the walkers: biases, and schemes (`Umbrella`, `Incremental`) that give
+    each walker, or each segment, its own."""
 
 
 def derive_seed(campaign: int, *parts: str | int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
@@ -14,11 +15,14 @@ from ase.build import bulk
 from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
 
+from psiflow_core.bias import Bias, Metadynamics, MovingHarmonic, WalkerBias
 from psiflow_core.components import Monitor, Prediction, SamplingTask, Segment, Walker
 from psiflow_core.errors import WalkerExploded
 from psiflow_core.predictors import CalculatorPredictor, PredictorCalculator
-from psiflow_core.structures import digest, from_plain, label_of, to_plain
+from psiflow_core.sampling import remembering
+from psiflow_core.structures import Plain, digest, from_plain, label_of, to_plain
 from psiflow_core.testing.component import ComponentContract
+from psiflow_core.variables import Distance
 
 
 class SamplerContract(ComponentContract):
@@ -67,6 +71,35 @@ class SamplerContract(ComponentContract):
             assert _array(twice.structure, name) == pytest.approx(
                 _array(once.structure, name), rel=0, abs=self.tolerance
             )
+
+    def test_a_bias_acts_alike_where_a_segment_is_cut(self, structure: Atoms) -> None:
+        """Hills are put, and restraints move, at checks: a sampler that keeps forces must not notice too late."""
+        bond = Distance(atoms=(0, 1))
+        biases = [
+            Metadynamics(variables=(bond,), sigma=0.1, height=0.05, every=7, bias_factor=None),
+            MovingHarmonic(variable=bond, stop=bond.value(structure) + 0.2, steps=14, stiffness=0.5),
+        ]
+        once, hills = self._biased(biases, Walker(structure), [], steps=21)
+        walker, kept = Walker(structure), list[Plain]()
+        for _ in range(3):
+            walker, kept = self._biased(biases, _through_json(walker), kept, steps=7)
+        assert len(kept[0]["hills"]) == len(hills[0]["hills"]) == 3
+        assert kept[0]["step"] == hills[0]["step"] == 21
+        for name in ("positions", "cell", "momenta"):
+            assert _array(walker.structure, name) == pytest.approx(
+                _array(once.structure, name), rel=0, abs=self.tolerance
+            )
+
+    def _biased(
+        self, biases: Sequence[Bias], walker: Walker, kept: list[Plain], steps: int
+    ) -> tuple[Walker, list[Plain]]:
+        sampler, forces = self.build(), self.forces()
+        bias = WalkerBias(biases, walker, kept, sampler.target_temperature())
+        unbiased = CalculatorPredictor(forces)
+        biased = PredictorCalculator(unbiased, bias.over(lambda atoms: unbiased.predict([atoms])[0]))
+        task = SamplingTask(steps, seed=1, check_every=7)
+        segment: Segment = sampler.sample(walker, biased, task, remembering(_content, bias))
+        return segment.walker, json.loads(json.dumps(bias.to_plain()))
 
     def test_the_same_seed_gives_the_same_segment(self, structure: Atoms) -> None:
         first, second = (self.sample(Walker(structure), SamplingTask(5, seed=1)) for _ in range(2))

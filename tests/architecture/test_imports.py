@@ -22,7 +22,7 @@ FOUNDATION = {"errors", "files", "structures", "options"}
 CONTRACTS = FOUNDATION | {"components"}
 REGISTRY = CONTRACTS | {"hookspecs", "predictors", "plugins"}
 NAMES = REGISTRY | {"recorded", "offers", "environments", "catalogue"}
-WORK = NAMES | {"served", "models", "sampling", "leases", "tasks", "guard"}
+WORK = NAMES | {"variables", "bias", "served", "models", "sampling", "leases", "tasks", "guard"}
 LOOP = WORK | {"context", "journal", "store", "learning"}
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -42,10 +42,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "installing": FOUNDATION | {"environments", "offers", "packages"},
     "served": REGISTRY | {"environments", "offers"},
     "models": REGISTRY | {"served"},
-    "sampling": REGISTRY,
+    "variables": CONTRACTS,
+    "bias": REGISTRY | {"variables"},
+    "sampling": REGISTRY | {"bias"},
     "leases": set(),
     "guard": {"leases"},
-    "tasks": REGISTRY | {"served", "models", "sampling", "leases"},
+    "tasks": REGISTRY | {"bias", "served", "models", "sampling", "leases"},
     "serving": REGISTRY | {"models", "tasks"},
     "pools": WORK,
     "context": WORK | {"pools"},

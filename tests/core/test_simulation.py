@@ -15,7 +15,7 @@ from random import Random
 
 import pytest
 
-from psiflow_core import Bootstrap, Budget, Segments, Selection, Stopping, Training, Walking
+from psiflow_core import Bootstrap, Budget, Distance, Incremental, Segments, Selection, Stopping, Training, Walking
 from psiflow_core.journal import Event
 from psiflow_core.learning.campaign import LEARNED, WORK, State, Task
 from psiflow_core.learning.ending import conclusion, exhausted, still_closing
@@ -26,6 +26,8 @@ from psiflow_core.structures import Plain
 
 MOST_EVENTS = 40_000
 """No campaign here needs half of them, even if nearly every task fails; one that does has lost its way."""
+
+PATH = Incremental(variable=Distance(atoms=(0, 1)), start=1.0, stop=2.0, steps=3, stiffness=1.0)
 
 LAYOUTS = (
     {"train": "all", "sample": "all", "label": "all"},
@@ -92,7 +94,10 @@ def drawn_settings(random: Random) -> Settings:
             final_steps=random.choice([None, 100]),
         ),
         stopping=Stopping(patience=random.randint(1, 5), tolerated_failures=random.choice([0.3, 0.6])),
-        walking=Walking(segment=Segments(batch=random.choice([None, 1, 3]))),
+        walking=Walking(
+            segment=Segments(batch=random.choice([None, 1, 3])),
+            bias=[PATH] if labels % 3 == 0 else [],
+        ),
     )
 
 

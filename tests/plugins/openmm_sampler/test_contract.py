@@ -56,6 +56,7 @@ class TestMinimisation(SamplerContract):
     random = False
     expected_failures = {  # noqa: RUF012
         "test_two_segments_equal_one_of_twice_the_length": "each segment begins with a fresh L-BFGS",
+        "test_a_bias_acts_alike_where_a_segment_is_cut": "hills that come while it goes down end the descent",
     }
 
 

@@ -1,0 +1,47 @@
+"""An ASE calculator that is added to the potential."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import ClassVar, cast
+
+from ase import Atoms
+from pydantic import Field, JsonValue
+
+from psiflow_core.bias.contract import Bias, Memory
+from psiflow_core.components import LabelTask, Prediction, Reference, Spec
+from psiflow_core.plugins import build
+
+
+class AseCalculator(Bias):
+    """The energy of an ASE calculator, times a weight: the baseline of a correction, or a wall of ASE's."""
+
+    name: ClassVar[str] = "ase"
+
+    calculator: str
+    """`emt`, `lj`, `tblite`, another name that ASE knows, or `package.module:Class`."""
+    parameters: dict[str, JsonValue] = Field(default_factory=dict)
+    """Keyword arguments of the calculator, in the units of its own documentation."""
+    weight: float = 1.0
+    """What its energy is multiplied by. [1]"""
+
+    def evaluate(self, structure: Atoms, memory: Memory) -> Prediction:
+        with TemporaryDirectory() as folder:  # for calculators that run a program
+            label = self._reference.label(structure, LabelTask(Path(folder)))
+        stress = None if label.stress is None else self.weight * label.stress
+        return Prediction(self.weight * label.energy, self.weight * label.forces, stress)
+
+    def check(self, structure: Atoms) -> None:
+        """What it fits is known where its package is: see `try_out`."""
+
+    def try_out(self, structures: Sequence[Atoms], temperature: float | None) -> None:
+        self._reference.check(structures)
+
+    @cached_property
+    def _reference(self) -> Reference:
+        """The reference that asks calculators, which knows what they accept and how they fail."""
+        options = {"calculator": self.calculator, "parameters": self.parameters}
+        return cast(Reference, build(Spec("reference", "ase", options)))

@@ -1,0 +1,167 @@
+"""Bias, thermostat and barostat together: the distributions that statistical mechanics prescribes."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from ase import Atoms, units
+from psiflow_openmm_sampler.sampler import OpenMM
+
+import psiflow_core as psiflow
+from psiflow_core.bias import Memory, WalkerBias
+from psiflow_core.components import SamplingTask, Walker
+from psiflow_core.predictors import CalculatorPredictor, PredictorCalculator
+from psiflow_core.sampling import remembering
+
+AGREE = 4.0
+"""Standard errors."""
+
+BOND = psiflow.Distance(atoms=(0, 1))
+VOLUME = psiflow.Volume()
+KT = units.kB * 300.0
+
+
+def biased(sampler, walker, calculator, biases, steps, kept=(), **task):
+    """One segment of a walker under biases: what it came to, and what they remember."""
+    watch = task.pop("watch", lambda step, atoms: None)
+    potential = CalculatorPredictor(calculator)
+    bias = WalkerBias(biases, walker, list(kept), sampler.target_temperature())
+    forces = PredictorCalculator(potential, bias.over(lambda atoms: potential.predict([atoms])[0]))
+    segment = sampler.sample(walker, forces, SamplingTask(steps, **{"seed": 7, **task}), remembering(watch, bias))
+    return segment, bias
+
+
+def moments(energy, places, measure):
+    """Mean and variance of the density measure × exp(−U/kT), by quadrature."""
+    weight = measure * np.exp(-(energy - energy.min()) / KT)
+    weight /= weight.sum()
+    mean = weight @ places
+    return mean, weight @ (places - mean) ** 2
+
+
+def agrees(seen, energy, places, measure, mean_and_error, within):
+    """Mean and variance are what they must be; the errors, which are blocks', below a part of them."""
+    values = np.array(seen)
+    mean, variance = moments(energy, places, measure)
+    for series, expected in ((values, mean), ((values - mean) ** 2, variance)):
+        found, error = mean_and_error(series)
+        assert error < within * expected
+        assert abs(found - expected) < AGREE * error
+
+
+@pytest.mark.parametrize("barostat", ["isotropic", "anisotropic", "flexible"])
+def test_an_ideal_gas_under_a_volume_restraint(barostat, elastic_gas, mean_and_error):
+    """p(V) ~ V^N exp(−(PV + ½k(V − V₀)²)/kT), whatever the shape costs."""
+    pressure, center, stiffness, seen = 41.4, 1500.0, 1e-7, []
+    gas = Atoms("Ar2", cell=np.eye(3) * 12, pbc=True, positions=np.zeros((2, 3)))
+    sampler = OpenMM(ensemble="npt", barostat=barostat, barostat_frequency=1, temperature=300.0, pressure=pressure)
+    spring = psiflow.Harmonic(variable=VOLUME, center=center, stiffness=stiffness)
+    warm, _ = biased(sampler, Walker(gas), elastic_gas, [spring], 500)
+    watch = {"check_every": 2, "watch": lambda step, atoms: seen.append(atoms.get_volume())}
+    biased(sampler, warm.walker, elastic_gas, [spring], 6000, **watch)
+    places = np.linspace(1.0, 12_000.0, 12_000)
+    energy = pressure * units.bar * places + 0.5 * stiffness * (places - center) ** 2
+    agrees(seen, energy, places, places**2, mean_and_error, within=0.25)
+
+
+def test_a_pair_that_a_restraint_binds_is_one_particle_to_the_barostat(ideal_gas, mean_and_error):
+    """p(r) ~ r² exp(−U(r)/kT) as without a barostat, and p(V) ~ V^(N−1) exp(−PV/kT) for N = 2: one is bound."""
+    pressure, distances, volumes = 41.4, [], []
+    gas = Atoms("He2", cell=np.eye(3) * 12, pbc=True, positions=[[0, 0, 0], [11.0, 0, 0]])
+    bath = {"temperature": 300.0, "friction": 30.0, "timestep": 4.0}
+    sampler = OpenMM(ensemble="npt", barostat_frequency=2, pressure=pressure, **bath)
+    spring = psiflow.Harmonic(variable=BOND, center=1.0, stiffness=1.0)
+
+    def watch(step, atoms):
+        distances.append(atoms.get_distance(0, 1, mic=True))
+        volumes.append(atoms.get_volume())
+
+    warm, _ = biased(sampler, Walker(gas), ideal_gas, [spring], 500)
+    biased(sampler, warm.walker, ideal_gas, [spring], 12_000, check_every=4, watch=watch)
+    near = np.linspace(1e-4, 4.0, 4000)
+    agrees(distances, 0.5 * (near - 1.0) ** 2, near, near**2, mean_and_error, within=0.15)
+    places = np.linspace(1.0, 30_000.0, 30_000)
+    agrees(volumes, pressure * units.bar * places, places, places, mean_and_error, within=0.35)
+
+
+class Wells:
+    """Two wells of a dimer's length, at 1.5 and 2.5 Å: B ((r − 2)²/w² − 1)²."""
+
+    barrier, width = 0.2, 0.5  # [eV, Å]
+
+    def energy(self, length):
+        return self.barrier * (((length - 2.0) / self.width) ** 2 - 1) ** 2
+
+    def surface(self, atoms):
+        bond = atoms.positions[1] - atoms.positions[0]
+        length = np.linalg.norm(bond)
+        place = (length - 2.0) / self.width
+        push = 4 * self.barrier * (place**2 - 1) * place / self.width * bond / length
+        return float(self.energy(length)), np.array([push, -push])
+
+
+def test_metadynamics_finds_the_barrier_between_two_wells(toy):
+    """F(r) = U(r) − 2kT ln r, from either side; the error is that of eight walkers."""
+    wells = Wells()
+    double = type("Double", (toy,), {"surface": lambda self, atoms: wells.surface(atoms)})
+    hills = psiflow.Metadynamics(variables=(BOND,), sigma=0.1, height=0.006, every=10, bias_factor=8.0)
+    sampler = OpenMM(temperature=300.0, timestep=3.0, friction=10.0)
+    start = Walker(Atoms("He2", [[0, 0, 0], [0, 0, 1.5]]))
+    places = np.linspace(1.2, 2.8, 161)
+    free = []
+    for seed in range(8):
+        _, bias = biased(sampler, start, double(), [hills], 4000, seed=seed)
+        free.append(hills.free_energy(bias.memories[0].hills, places[:, None]))
+    exact = wells.energy(places) - 2 * KT * np.log(places)
+    top = np.argmax(np.where(abs(places - 2) < 0.2, exact, -np.inf))
+    for side in (places < 2, places > 2):
+        bottom = np.argmin(np.where(side, exact, np.inf))
+        barriers = [one[top] - one[bottom] for one in free]
+        error = np.std(barriers, ddof=1) / np.sqrt(len(barriers))
+        assert error < KT / 2
+        assert abs(np.mean(barriers) - (exact[top] - exact[bottom])) < AGREE * error
+
+
+PRESS = {"temperature": 80.0, "timestep": 4.0, "ensemble": "npt", "pressure": 50.0, "barostat_frequency": 7}
+BIASES = [
+    psiflow.Metadynamics(variables=(BOND, VOLUME), sigma=(0.2, 100.0), height=0.01, every=10),
+    psiflow.MovingHarmonic(variable=BOND, stop=4.5, steps=50, stiffness=0.2, after=20),
+]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": 80.0, "timestep": 4.0},
+        {"temperature": 80.0, "timestep": 4.0, "thermostat": "nose-hoover"},
+        PRESS,
+        {**PRESS, "barostat": "flexible", "thermostat": "nose-hoover"},
+    ],
+)
+def test_a_segment_that_is_cut_goes_on_under_the_very_same_bias(options, crystal, argon):
+    sampler = OpenMM(**options)
+    whole, memory = biased(sampler, Walker(crystal), argon, BIASES, 90)
+    assert len(memory.memories[0].hills) == 9
+    walker, kept = Walker(crystal), []
+    for steps in (20, 40, 30):
+        segment, bias = biased(sampler, walker, argon, BIASES, steps, kept)
+        walker, kept = segment.walker, json.loads(json.dumps(bias.to_plain()))
+    assert kept == memory.to_plain()
+    for one, other in zip((walker.structure, walker.state), (whole.walker.structure, whole.walker.state), strict=True):
+        assert one == other
+    assert np.array_equal(walker.structure.positions, whole.walker.structure.positions)
+    assert np.array_equal(walker.structure.cell, whole.walker.structure.cell)
+
+
+def test_a_minimisation_under_a_restraint_ends_where_potential_and_spring_balance(trap):
+    """Two atoms on springs K at the origin, ½k(r − r₀)² between them: r = r₀ k / (k + K/2)."""
+    sampler = OpenMM(ensemble="minimise", tolerance=1e-4)
+    spring = psiflow.Harmonic(variable=BOND, center=1.0, stiffness=3.0)
+    walker = Walker(Atoms("Ne2", [[0.1, 0, 0], [-0.3, 0.2, 0]]))
+    segment, _ = biased(sampler, walker, trap, [spring], 100)
+    assert segment.finished
+    expected = 3.0 / (3.0 + trap.stiffness / 2)
+    assert segment.walker.structure.get_distance(0, 1) == pytest.approx(expected, abs=1e-3)
+    assert spring.of(np.array([expected]), Memory())[0] > 0
