@@ -1,0 +1,116 @@
+"""The fall-back ladder: self-consistent fields by ever more patient means.
+
+All rungs have one threshold, and each starts from atomic densities: a label does not depend on which rungs failed
+below the one that gave it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from ase import Atoms
+
+from psiflow_cp2k import _level
+from psiflow_cp2k._input import Section
+
+if TYPE_CHECKING:
+    from psiflow_cp2k.reference import CP2K
+
+INNER = 25
+"""Steps of orbital transformation before its preconditioner is made anew."""
+LARGE = 100
+"""Atoms from which on the orbitals' transformation costs less than the diagonalization of a Fock matrix."""
+EMPTY = 0.2
+"""Empty orbitals that a smeared occupation is given, as a share of those that are occupied."""
+
+
+class Rung(NamedTuple):
+    name: str
+    write: Callable[[CP2K, Atoms, Section], None]
+    """Writes the section `SCF`."""
+
+
+def ladder(options: CP2K, atoms: Atoms) -> list[Rung]:
+    """The rungs for a structure, in their order.
+
+    DIIS and orbital transformation need a gap, whole occupations and Γ alone; the latter does not find the degenerate
+    shells of a free atom. A section of the user's own comes first, but not for a free atom, nor for a molecule
+    where it smears occupations.
+    """
+    if len(atoms) == 1 and not atoms.pbc.any():
+        return [DIIS, BROYDEN, SMALL_STEPS, TRANSFORMED]
+    metallic = is_metallic(options)
+    own = [AS_GIVEN] if options.force_eval and (atoms.pbc.all() or not metallic) else []
+    if atoms.pbc.all() and metallic:
+        return [*own, BROYDEN, SMALL_STEPS]
+    return [*own, *([TRANSFORMED, DIIS] if len(atoms) > LARGE else [DIIS, TRANSFORMED]), BROYDEN, SMALL_STEPS]
+
+
+def is_metallic(options: CP2K) -> bool:
+    """Whether a crystal's orbitals cannot be found by their transformation: k-points, or fractional occupations."""
+    dft = _level.sections(options).at("FORCE_EVAL/DFT")
+    return options.smearing is not None or any(dft.find(path) is not None for path in ("KPOINTS", "SCF/SMEAR"))
+
+
+def _as_given(options: CP2K, atoms: Atoms, scf: Section) -> None:
+    scf.unset("SCF_GUESS")
+
+
+def _diis(options: CP2K, atoms: Atoms, scf: Section) -> None:
+    """Pulay, J. Comput. Chem. 3, 556 (1982): half of the steps that the transformation of orbitals takes (H2O)."""
+    _clear(options, scf)
+    scf.drop("SMEAR")
+    scf.unset("ADDED_MOS")
+    scf.set("EPS_DIIS", 0.1)
+    scf.at("DIAGONALIZATION")
+
+
+def _transformed(options: CP2K, atoms: Atoms, scf: Section) -> None:
+    """VandeVondele and Hutter, J. Chem. Phys. 118, 4365 (2003)."""
+    _clear(options, scf)
+    scf.drop("SMEAR")
+    scf.unset("ADDED_MOS")
+    inner = min(INNER, options.max_scf)
+    scf.set("MAX_SCF", inner)
+    scf.at("OT").set("MINIMIZER", "DIIS").set("PRECONDITIONER", "FULL_ALL").set("ENERGY_GAP", "0.05")
+    scf.at("OUTER_SCF").set("EPS_SCF", scf.get("EPS_SCF")).set("MAX_SCF", options.max_scf // inner)
+
+
+def _broyden(options: CP2K, atoms: Atoms, scf: Section) -> None:
+    _clear(options, scf)
+    scf.at("DIAGONALIZATION")
+    scf.at("MIXING").set("METHOD", "BROYDEN_MIXING").set("ALPHA", 0.3).set("NBROYDEN", 8)
+    _smear(options, atoms, scf)
+
+
+def _small_steps(options: CP2K, atoms: Atoms, scf: Section) -> None:
+    _clear(options, scf)
+    scf.at("DIAGONALIZATION")
+    scf.at("MIXING").set("METHOD", "BROYDEN_MIXING").set("ALPHA", 0.05).set("BETA", 1.5).set("NBROYDEN", 14)
+    _smear(options, atoms, scf)
+
+
+def _clear(options: CP2K, scf: Section) -> None:
+    """An SCF section that keeps thresholds, electronic temperature and empty orbitals of a given one."""
+    threshold = scf.get("EPS_SCF") or f"{options.eps_scf:.3E}"
+    scf.drop("OT", "OUTER_SCF", "DIAGONALIZATION", "MIXING")
+    scf.unset("SCF_GUESS")
+    scf.set("MAX_SCF", options.max_scf).set("EPS_SCF", threshold)
+
+
+def _smear(options: CP2K, atoms: Atoms, scf: Section) -> None:
+    """Only crystals are smeared: a free atom has the spin of its ground state."""
+    if not atoms.pbc.all():
+        scf.drop("SMEAR")
+    elif options.smearing is not None:
+        scf.set("ADDED_MOS", max(4, round(EMPTY * 4 * len(atoms))))
+        smear = scf.at("SMEAR").set("METHOD", "FERMI_DIRAC")
+        smear.set("ELECTRONIC_TEMPERATURE", options.smearing)
+
+
+AS_GIVEN = Rung("as given", _as_given)
+TRANSFORMED = Rung("orbital transformation", _transformed)
+DIIS = Rung("diagonalization, DIIS", _diis)
+BROYDEN = Rung("diagonalization, Broyden mixing", _broyden)
+SMALL_STEPS = Rung("diagonalization, Broyden mixing in small steps", _small_steps)

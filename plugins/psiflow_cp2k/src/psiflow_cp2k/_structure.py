@@ -1,0 +1,136 @@
+"""A structure in CP2K's input: cell, coordinates, charge, spin, and what it is surrounded by."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from ase import Atoms
+from ase.units import Bohr
+
+from psiflow_core.structures import Array, charge_of, spin_of
+from psiflow_cp2k import _level
+from psiflow_cp2k._input import Section
+
+if TYPE_CHECKING:
+    from psiflow_cp2k.reference import CP2K
+
+PROJECT = "label"
+"""What the files of CP2K begin with."""
+UNRESTRICTED = ("UKS", "UNRESTRICTED_KOHN_SHAM", "LSD", "SPIN_POLARIZED")
+SOLVERS = ("POISSON_SOLVER", "POISSON", "PSOLVER")
+
+
+def described(options: CP2K, atoms: Atoms) -> Section:
+    """The input for energy, forces and, where periodic, stress of a structure; its self-consistent field aside."""
+    root = _level.sections(options)
+    root.at("GLOBAL").set("PROJECT", PROJECT).set("RUN_TYPE", "ENERGY_FORCE").set("PRINT_LEVEL", "MEDIUM")
+    force_eval = root.at("FORCE_EVAL")
+    force_eval.set("STRESS_TENSOR", "ANALYTICAL" if atoms.pbc.all() else "NONE")
+    force_eval.at("PRINT/FORCES").set("FILENAME", "forces").set("NDIGITS", 14)
+    if atoms.pbc.all():
+        force_eval.at("PRINT/STRESS_TENSOR").set("FILENAME", "stress")
+    _surround(force_eval, atoms)
+    _place(options, force_eval.at("SUBSYS"), atoms)
+    _occupy(force_eval.at("DFT"), atoms)
+    return root
+
+
+def box_edge(options: CP2K, atoms: Atoms) -> float:
+    """Edge of the cubic box of a molecule. [Å]"""
+    if options.box is not None:
+        return options.box
+    reach = float(np.abs(atoms.positions - atoms.positions.mean(axis=0)).max())
+    return float(math.ceil(2 * (reach + options.vacuum) - 1e-6))
+
+
+def is_open_shell(atoms: Atoms) -> bool:
+    """Whether both spins need orbitals of their own."""
+    return multiplicity(atoms) != 1 or moments(atoms) is not None
+
+
+def multiplicity(atoms: Atoms) -> int:
+    """2S+1: the structure's own, or for a crystal that says nothing the one its moments add up to, or the lowest."""
+    if "spin" in atoms.info or not atoms.pbc.any():
+        return spin_of(atoms)
+    given = moments(atoms)
+    odd = (int(atoms.numbers.sum()) - charge_of(atoms)) % 2
+    unpaired = 0.0 if given is None else abs(float(given.sum()))
+    return 2 * round((unpaired - odd) / 2) + odd + 1
+
+
+def moments(atoms: Atoms) -> Array | None:
+    """The initial magnetic moments, shape (atoms,), if any is not zero. [μB]"""
+    given = atoms.get_initial_magnetic_moments()
+    return np.asarray(given, float) if given.any() else None
+
+
+def _surround(force_eval: Section, atoms: Atoms) -> None:
+    """Periodicity of the electrostatics: that of the structure."""
+    poisson = force_eval.at("DFT/POISSON")
+    if atoms.pbc.all():
+        if (poisson.get("PERIODIC") or "XYZ").upper() != "XYZ":
+            force_eval.at("DFT").drop("POISSON")
+        return
+    force_eval.at("DFT").drop("KPOINTS")
+    if (poisson.get("PERIODIC") or "XYZ").upper() != "NONE":
+        force_eval.at("DFT").drop("POISSON")
+        force_eval.at("DFT/POISSON").set("PERIODIC", "NONE").set("POISSON_SOLVER", "WAVELET", *SOLVERS)
+
+
+def _place(options: CP2K, subsys: Section, atoms: Atoms) -> None:
+    """Cell, coordinates and kinds. Lengths are written in bohr: ASE's, since ASE's units turn the results back."""
+    cell, positions = np.asarray(atoms.cell), atoms.positions
+    if not atoms.pbc.any():
+        edge = box_edge(options, atoms)
+        cell, positions = np.eye(3) * edge, positions - positions.mean(axis=0) + edge / 2
+    written = subsys.at("CELL")
+    for name, vector in zip("ABC", cell / Bohr, strict=True):
+        written.set(name, f"[bohr] {_row(vector)}")
+    written.set("PERIODIC", "XYZ" if atoms.pbc.all() else "NONE")
+    kinds = _kinds(atoms)
+    coordinates = subsys.at("COORD").set("UNIT", "bohr")
+    coordinates.keywords += [(kind, _row(x)) for kind, x in zip(kinds, positions / Bohr, strict=True)]
+    given = moments(atoms)
+    spins = np.zeros(len(atoms)) if given is None else given
+    for kind, symbol, spin in sorted({*zip(kinds, atoms.get_chemical_symbols(), spins.tolist(), strict=True)}):
+        _describe_kind(options, subsys, kind, symbol, spin)
+
+
+def _row(vector: Array) -> str:
+    return " ".join(f"{number:.15f}" for number in vector)
+
+
+def _kinds(atoms: Atoms) -> list[str]:
+    """A name for atoms of one element and initial magnetic moment: the element's, where there are no moments."""
+    given = moments(atoms)
+    symbols: list[str] = atoms.get_chemical_symbols()
+    if given is None:
+        return symbols
+    several = {
+        symbol: sorted({m for s, m in zip(symbols, given.tolist(), strict=True) if s == symbol}) for symbol in symbols
+    }
+    return [f"{s}_{several[s].index(m) + 1}" for s, m in zip(symbols, given.tolist(), strict=True)]
+
+
+def _describe_kind(options: CP2K, subsys: Section, kind: str, symbol: str, spin: float) -> None:
+    known = {section.parameter.upper(): section for section in subsys.all("KIND")}
+    section = known.get(kind.upper())
+    if section is None and options.force_eval:
+        section = known.get(symbol.upper(), known.get("DEFAULT", Section("KIND"))).copy()
+        section.parameter = kind
+        subsys.sections.append(section)
+    elif section is None:
+        section = Section("KIND", kind)
+        section.set("BASIS_SET", _level.basis(options, symbol)).set("POTENTIAL", _level.potential(options))
+        subsys.sections.append(section)
+    section.set("ELEMENT", symbol, "ELEMENT_SYMBOL")
+    if spin:
+        section.set("MAGNETIZATION", spin)
+
+
+def _occupy(dft: Section, atoms: Atoms) -> None:
+    dft.set("CHARGE", charge_of(atoms)).set("MULTIPLICITY", multiplicity(atoms))
+    if is_open_shell(atoms):
+        dft.set("UKS", "T", *UNRESTRICTED)
