@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
-PLUGINS := plugins/psiflow_mace plugins/psiflow_pyscf plugins/psiflow_openmm_sampler
+PLUGINS := $(addprefix plugins/psiflow_,mace pyscf cp2k openmm_sampler)
 PROJECTS := pyproject.toml constraints.txt $(addsuffix /pyproject.toml,$(PLUGINS))
 
 export OMP_NUM_THREADS ?= 1
