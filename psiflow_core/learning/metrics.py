@@ -13,6 +13,8 @@ from psiflow_core.structures import Array, Plain, label_of
 def errors(structures: Sequence[Atoms], predictions: Sequence[Plain]) -> dict[str, float]:
     """RMSE and MAE of forces [eV/Å], of energies per atom [eV/atom] and of total energies [eV].
 
+    Of stresses [eV/Å³] as well, over those structures whose label and prediction have one; absent if none has.
+
     Args:
         structures: labelled.
         predictions: ``{"energy", "forces", …}`` in the same order.
@@ -22,7 +24,7 @@ def errors(structures: Sequence[Atoms], predictions: Sequence[Plain]) -> dict[st
     pairs = list(zip(labels, predictions, strict=True))
     forces = np.concatenate([np.ravel(label.forces - np.array(given["forces"])) for label, given in pairs])
     energies = np.array([label.energy - given["energy"] for label, given in pairs])
-    return {
+    found = {
         "force_rmse": rms(forces),
         "force_mae": float(np.abs(forces).mean()),
         "energy_rmse": rms(energies / atoms),
@@ -30,6 +32,22 @@ def errors(structures: Sequence[Atoms], predictions: Sequence[Plain]) -> dict[st
         "total_energy_rmse": rms(energies),
         "total_energy_mae": float(np.abs(energies).mean()),
     }
+    stresses = stress_pairs(structures, predictions)
+    if len(stresses):
+        off = stresses[:, 1] - stresses[:, 0]
+        found |= {"stress_rmse": rms(off), "stress_mae": float(np.abs(off).mean())}
+    return found
+
+
+def stress_pairs(structures: Sequence[Atoms], predictions: Sequence[Plain]) -> Array:
+    """Labelled and predicted stresses where there are both, shape (structures that have both, 2, 6). [eV/Å³]"""
+    labels = [label_of(structure).stress for structure in structures]
+    pairs = [
+        (label, given["stress"])
+        for label, given in zip(labels, predictions, strict=True)
+        if label is not None and given["stress"] is not None
+    ]
+    return np.array(pairs, float).reshape(-1, 2, 6)
 
 
 def error_at(structure: Atoms, prediction: Plain) -> dict[str, float]:

@@ -10,10 +10,12 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from ase import units
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from psiflow_core.learning.metrics import stress_pairs
 from psiflow_core.learning.records import Recorded
 from psiflow_core.report.summary import SUBSETS, Evaluation
 from psiflow_core.structures import label_of
@@ -108,16 +110,18 @@ def _as_trained(campaign: Recorded) -> Curves:
 
 
 def parity(evaluation: Evaluation) -> str:
-    """Predicted against labelled energies and force components, for the last generation evaluated."""
+    """Predicted against labelled energies, force and stress components, for the last generation evaluated."""
+    answers = evaluation.predictions[evaluation.newest]
+    stressed = len(stress_pairs(evaluation.structures, answers)) > 0
 
     def draw(figure: Figure) -> None:
-        energies, forces = figure.subplots(1, 2)
+        energies, forces, *stresses = figure.subplots(1, 3 if stressed else 2)
         zero = np.mean([label_of(atoms).energy / len(atoms) for atoms in evaluation.structures])
         for subset in SUBSETS:
             chosen = [n for n, candidate in enumerate(evaluation.candidates) if candidate.subset == subset]
             if not chosen:
                 continue
-            pairs = [(evaluation.structures[n], evaluation.predictions[evaluation.newest][n]) for n in chosen]
+            pairs = [(evaluation.structures[n], answers[n]) for n in chosen]
             style = MARKS[subset] | {"alpha": 0.65, "rasterized": True}
             energies.scatter(
                 [1e3 * (label_of(atoms).energy / len(atoms) - zero) for atoms, _ in pairs],
@@ -132,9 +136,14 @@ def parity(evaluation: Evaluation) -> str:
                 s=6,
                 **style,
             )
+            for axes in stresses:
+                labelled, predicted = np.moveaxis(stress_pairs(*zip(*pairs, strict=True)), 1, 0) / units.GPa
+                axes.scatter(labelled.ravel(), predicted.ravel(), s=9, **style)
         energies.set(xlabel="reference energy − mean [meV/atom]", ylabel="predicted [meV/atom]")
         forces.set(xlabel="reference force component [eV/Å]", ylabel="predicted [eV/Å]")
-        for axes in (energies, forces):
+        for axes in stresses:
+            axes.set(xlabel="reference stress component [GPa]", ylabel="predicted [GPa]")
+        for axes in (energies, forces, *stresses):
             _diagonal(axes)
         energies.legend()
 

@@ -16,7 +16,7 @@ from psiflow_core.learning.campaign import Candidate, Origin
 from psiflow_core.learning.progress import clock
 from psiflow_core.learning.records import HASH, Recorded, read_campaign
 from psiflow_core.report import figures
-from psiflow_core.report.summary import fate, read_evaluation, summarise
+from psiflow_core.report.summary import error_columns, fate, read_evaluation, summarise
 from psiflow_core.structures import Plain
 
 ORDER: tuple[Origin, ...] = ("walker", "bootstrap", "initial", "test")
@@ -40,11 +40,13 @@ def _page(campaign: Recorded) -> str:
         loader=PackageLoader("psiflow_core", "report"), autoescape=True, undefined=StrictUndefined
     )
     environment.filters["clock"] = clock
+    summary = summarise(campaign.store.folder)
     return environment.get_template("page.html").render(
         name=campaign.store.folder.name,
         campaign=campaign,
         state=campaign.state,
-        summary=summarise(campaign.store.folder),
+        summary=summary,
+        error_columns=error_columns(summary["errors"]),
         figures=_figures(campaign),
         candidates=sorted(campaign.state.of(*ORDER), key=lambda candidate: ORDER.index(candidate.origin)),
         fate=_fate(campaign),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ase import Atoms
+from ase import Atoms, units
 
 from psiflow_core.learning.campaign import Candidate
 from psiflow_core.learning.metrics import errors
@@ -18,6 +19,37 @@ from psiflow_core.structures import Plain
 from psiflow_core.tasks import read_label
 
 SUBSETS = ("training", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table of errors."""
+
+    name: str
+    """In `psiflow_core.learning.metrics.errors`."""
+    quantity: str
+    kind: str
+    scale: float = 1e3
+    """From the unit of `errors` to that of the column."""
+
+    def of(self, found: dict[str, float]) -> str:
+        """The figure; a dash where there is none."""
+        return f"{self.scale * found[self.name]:.2f}" if self.name in found else "–"
+
+
+ERRORS = (
+    Column("force_mae", "forces [meV/Å]", "MAE"),
+    Column("force_rmse", "forces [meV/Å]", "RMSE"),
+    Column("energy_mae", "energy [meV/atom]", "MAE"),
+    Column("energy_rmse", "energy [meV/atom]", "RMSE"),
+    Column("stress_mae", "stress [MPa]", "MAE", 1e3 / units.GPa),
+    Column("stress_rmse", "stress [MPa]", "RMSE", 1e3 / units.GPa),
+)
+
+
+def error_columns(by_subset: Plain) -> list[Column]:
+    """The columns that have a figure for one subset at least."""
+    return [column for column in ERRORS if any(column.name in found for found in by_subset.values())]
 
 
 @dataclass(frozen=True)
@@ -100,7 +132,7 @@ def summarise(folder: str | Path) -> Plain:
 
 def in_words(folder: Path, summary: Plain) -> str:
     """The summary as a few lines for a terminal."""
-    busy = summary["busy_share"]
+    busy, columns = summary["busy_share"], error_columns(summary["errors"])
     lines = [
         f"{summary['labels']} labels ({summary['labels_failed']} failed), {summary['generations']} generations, "
         f"{summary['sampling_steps']} sampling steps in {clock(summary['seconds'])}"
@@ -109,12 +141,12 @@ def in_words(folder: Path, summary: Plain) -> str:
     if summary["errors"]:
         lines += [
             f"errors of {summary['errors_whose']}",
-            f"{'':12}{'forces [meV/Å]':>22}{'energy [meV/atom]':>22}",
-            f"{'':12}{'MAE':>11}{'RMSE':>11}{'MAE':>11}{'RMSE':>11}",
+            f"{'':12}" + "".join(f"{column.quantity:>22}" for column in columns[::2]),
+            f"{'':12}" + "".join(f"{column.kind:>11}" for column in columns),
         ]
-    lines += _table(summary["errors"])
+    lines += _table(summary["errors"], columns)
     for name, errors_there in summary["errors_by_potential"].items():
-        lines += [f"{name} alone", *_table(errors_there)]
+        lines += [f"{name} alone", *_table(errors_there, columns)]
     if summary["labels_suspicious"]:
         lines.append(
             f"{summary['labels_suspicious']} labels are far from what the committee expected: they were used; look at "
@@ -141,10 +173,9 @@ def _by_subset(evaluation: Evaluation, answers: list[Plain]) -> Plain:
     return {subset: values for subset, values in found.items() if values is not None}
 
 
-def _table(by_subset: Plain) -> list[str]:
-    names = ("force_mae", "force_rmse", "energy_mae", "energy_rmse")
+def _table(by_subset: Plain, columns: Sequence[Column]) -> list[str]:
     return [
-        f"{subset:12}" + "".join(f"{1e3 * found[name]:11.2f}" for name in names) for subset, found in by_subset.items()
+        f"{subset:12}" + "".join(f"{column.of(found):>11}" for column in columns) for subset, found in by_subset.items()
     ]
 
 

@@ -6,10 +6,15 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from ase import Atoms, units
+from ase.build import bulk
 from matplotlib.figure import Figure
 
 from psiflow_core.journal import Event, Journal
+from psiflow_core.learning.campaign import Candidate
+from psiflow_core.learning.metrics import errors
 from psiflow_core.learning.records import Recorded, read_campaign
 from psiflow_core.report.figures import (
     COLOURS,
@@ -18,12 +23,14 @@ from psiflow_core.report.figures import (
     Span,
     learning_curve,
     logarithmic,
+    parity,
     rows,
     spans,
     uncertainty,
 )
 from psiflow_core.report.page import write_report
-from psiflow_core.report.summary import in_words, summarise
+from psiflow_core.report.summary import Evaluation, in_words, summarise
+from psiflow_core.structures import Label, with_label
 
 
 @pytest.fixture
@@ -119,6 +126,43 @@ def test_a_walker_that_never_started_over_has_zero_resets(campaign: Path) -> Non
 def test_errors_say_whose_they_are(learned: Path) -> None:
     assert "errors of the committee's mean" in in_words(learned, summarise(learned))
     assert "Errors of the final potential: the committee" in (learned / "report.html").read_text()
+
+
+@pytest.fixture
+def squeezed() -> Evaluation:
+    """A crystal and a molecule, and predictions that are wrong by known amounts."""
+    crystal = bulk("Cu")
+    labelled = [
+        with_label(crystal, Label(-1.0, np.zeros((1, 3)), np.array([0.01, 0.02, 0.03, 0.0, 0.0, 0.0]))),
+        with_label(Atoms("H"), Label(-1.0, np.zeros((1, 3)))),
+    ]
+    stress = [0.013, 0.02, 0.03, 0.0, 0.0, 0.004]
+    answers = [{"energy": -1.0, "forces": [[0.0] * 3], "stress": stress}]
+    answers.append({"energy": -1.0, "forces": [[0.0] * 3], "stress": None})
+    candidates = [Candidate(number, "", "test", "test") for number in range(2)]
+    return Evaluation(candidates, labelled, {0: answers}, {})
+
+
+def test_stresses_are_compared_where_there_are_two(squeezed: Evaluation) -> None:
+    found = squeezed.errors(0, "test")
+    assert found is not None
+    assert found["stress_rmse"] == pytest.approx(np.sqrt((0.003**2 + 0.004**2) / 6))
+    assert found["stress_mae"] == pytest.approx(0.007 / 6)
+    molecule = errors(squeezed.structures[1:], squeezed.predictions[0][1:])
+    assert not {"stress_rmse", "stress_mae"} & set(molecule)
+
+
+def test_stress_has_columns_and_a_panel_where_there_is_any(learned: Path, squeezed: Evaluation) -> None:
+    summary = summarise(learned)
+    assert "stress" not in in_words(learned, summary)
+    found = squeezed.errors(0, "test")
+    lines = in_words(learned, summary | {"errors": {"test": found}}).splitlines()
+    row = next(line for line in lines if line.startswith("test"))
+    megapascals = 1e3 * np.array([0.007 / 6, np.sqrt(25e-6 / 6)]) / units.GPa
+    assert [float(word) for word in row.split()[-2:]] == pytest.approx(list(megapascals), abs=0.01)
+    assert "reference stress component [GPa]" in parity(squeezed)
+    molecules = Evaluation(squeezed.candidates[:1], squeezed.structures[1:], {0: squeezed.predictions[0][1:]}, {})
+    assert "stress" not in parity(molecules)
 
 
 @pytest.mark.parametrize("values", [(0.05, 0.06), (0.05, 0.5), (0.011, 3.0), (1e-4, 20.0)])
