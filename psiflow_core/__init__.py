@@ -32,11 +32,14 @@ if TYPE_CHECKING:
     from psiflow_core.learning.stopping import Stopping as Stopping
     from psiflow_core.learning.training import Training as Training
     from psiflow_core.learning.walkers import ErrorThresholds as ErrorThresholds
+    from psiflow_core.learning.walkers import PressureRamp as PressureRamp
     from psiflow_core.learning.walkers import Ramp as Ramp
     from psiflow_core.learning.walkers import Segments as Segments
     from psiflow_core.learning.walkers import Walking as Walking
     from psiflow_core.models import TrainedPotential as TrainedPotential
     from psiflow_core.sampling import Limits as Limits
+    from psiflow_core.trajectories import Trajectory as Trajectory
+    from psiflow_core.trajectories import sample as sample
     from psiflow_core.variables import Angle as Angle
     from psiflow_core.variables import Combination as Combination
     from psiflow_core.variables import Coordination as Coordination
@@ -67,6 +70,7 @@ _HOMES = {
     "Metadynamics": "bias",
     "MovingHarmonic": "bias",
     "OnlineLearning": "learning.online",
+    "PressureRamp": "learning.walkers",
     "Ramp": "learning.walkers",
     "Result": "learning.online",
     "Segments": "learning.walkers",
@@ -74,6 +78,7 @@ _HOMES = {
     "Stopping": "learning.stopping",
     "TrainedPotential": "models",
     "Training": "learning.training",
+    "Trajectory": "trajectories",
     "Umbrella": "learning.schemes",
     "UpperWall": "bias",
     "Volume": "variables",
@@ -82,6 +87,7 @@ _HOMES = {
     "executor": "catalogue",
     "potential": "catalogue",
     "reference": "catalogue",
+    "sample": "trajectories",
     "sampler": "catalogue",
 }
 

@@ -28,12 +28,12 @@ class WalkerBias:
             kept: what `to_plain` gave at the end of the walker's last segment; empty at its start.
             temperature: the sampler's; None for one without a thermostat. [K]
         """
-        self._biases = list(biases)
+        self.biases = list(biases)
         self._start = walker.step
         self._temperature = temperature
         fresh = Memory(step=walker.step, previous=walker.step)
-        memories = [Memory.from_plain(plain) for plain in kept] or [fresh] * len(self._biases)
-        together = zip(self._biases, memories, strict=True)
+        memories = [Memory.from_plain(plain) for plain in kept] or [fresh] * len(self.biases)
+        together = zip(self.biases, memories, strict=True)
         self.memories = [bias.begin(memory, walker.structure) for bias, memory in together]
         self._checked = _place(walker.structure)
 
@@ -47,7 +47,7 @@ class WalkerBias:
         Raises:
             WalkerExploded: a bias is not finite.
         """
-        together = zip(self._biases, self._memories_at(structure), strict=True)
+        together = zip(self.biases, self._memories_at(structure), strict=True)
         with np.errstate(all="ignore"):  # what is not a number is told below
             parts = [bias.evaluate(structure, memory) for bias, memory in together]
         stress = prediction.stress
@@ -68,7 +68,7 @@ class WalkerBias:
         """
         self.memories = [
             bias.look(memory, structure, self._start + step, self._temperature)
-            for bias, memory in zip(self._biases, self.memories, strict=True)
+            for bias, memory in zip(self.biases, self.memories, strict=True)
         ]
         self._checked = _place(structure)
 

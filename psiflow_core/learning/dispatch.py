@@ -182,13 +182,10 @@ class Dispatch:
 
     def _sample(self, task: Task, state: State) -> Plain:
         walking = self._settings.walking
-        sampler = self._sampler
-        if walking.ramp is not None:
-            progress = task.about["progress"] / self._settings.budget.labels
-            temperature = walking.ramp.temperature(progress)
-            sampler = Spec(**{**vars(sampler), "options": {**sampler.options, "temperature": temperature}})
+        ramped = walking.ramped(task.about["progress"] / self._settings.budget.labels)
+        sampler = {**vars(self._sampler), "options": {**self._sampler.options, **ramped}}
         return {
-            "sampler": sampler.to_plain(),
+            "sampler": Spec(**sampler).to_plain(),
             "models": self._driven(task, state),
             "walkers": [self._walker_input(number, state) for number in task.about["walkers"]],
             "steps": walking.segment.steps,

@@ -52,8 +52,9 @@ class Campaign:
                 bias.check(structure)
         if self.model is None and not self.data and settings.bootstrap.structures == 0:
             raise OptionError("there is nothing to begin with: bootstrap.structures=0, and neither data nor model")
-        if settings.walking.ramp is not None and "temperature" not in self.sampler.options:
-            raise OptionError(f"sampler '{self.sampler.name}' has no temperature to ramp")
+        for option in settings.walking.ramped(0.0):
+            if self.sampler.options.get(option) is None:
+                raise OptionError(f"sampler '{self.sampler.name}' has no {option} to ramp: give it one")
         if settings.committee < len(self.potentials):
             raise OptionError(
                 f"committee={settings.committee} for {len(self.potentials)} potentials: each needs a member at least"

@@ -37,6 +37,19 @@ class Ramp(Policy):
         return self.start + (self.end - self.start) * min(max(progress, 0.0), 1.0)
 
 
+class PressureRamp(Policy):
+    """A pressure that rises, or falls, with the labels that the campaign has."""
+
+    start: float
+    """Pressure at the first label. [bar]"""
+    end: float
+    """Pressure when the budget of labels is spent. [bar]"""
+
+    def pressure(self, progress: float) -> float:
+        """The pressure at a fraction of the budget. [bar]"""
+        return self.start + (self.end - self.start) * min(max(progress, 0.0), 1.0)
+
+
 class ErrorThresholds(Policy):
     """What a model's error at its own candidate means, once the label is there: two different things."""
 
@@ -81,9 +94,20 @@ class Walking(Policy):
     """What follows from a model's error at its candidate."""
     ramp: Ramp | None = None
     """A temperature ramp over the campaign, for samplers with a temperature."""
+    pressure_ramp: PressureRamp | None = None
+    """A pressure ramp over the campaign, for samplers that are given a pressure."""
     bias: Biases = ()
     """Energies that are added to what moves the walkers: biases, and schemes (`Umbrella`, `Incremental`) that give
     each walker, or each segment, its own."""
+
+    def ramped(self, progress: float) -> dict[str, float]:
+        """The sampler's options that change with the campaign, at a fraction of its budget."""
+        options = {}
+        if self.ramp is not None:
+            options["temperature"] = self.ramp.temperature(progress)
+        if self.pressure_ramp is not None:
+            options["pressure"] = self.pressure_ramp.pressure(progress)
+        return options
 
 
 def derive_seed(campaign: int, *parts: str | int) -> int:

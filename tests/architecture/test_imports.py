@@ -56,6 +56,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "builtin": CONTRACTS | {"hookspecs", "predictors", "guard"},
     "testing": WORK,
     "learning": WORK | {"context", "journal", "store"},
+    "trajectories": LOOP,
     "report": LOOP,
     "doctor": LOOP | {"builtin"},
     "labels": CONTRACTS | {"models", "tasks"},

@@ -161,6 +161,13 @@ def test_a_campaign_with_nothing_to_begin_with_is_refused(idle: Context, tmp_pat
         run(tmp_path / "c", idle, learning=learning(bootstrap=psiflow.Bootstrap(structures=0)))
 
 
+def test_a_ramp_without_a_pressure_is_refused(idle: Context, tmp_path: Path) -> None:
+    ramp = psiflow.Walking(pressure_ramp=psiflow.PressureRamp(start=0.0, end=1000.0))
+    asked = learning(sampler=psiflow.sampler("ase", ensemble="nvt"), walking=ramp)
+    with pytest.raises(OptionError, match="sampler 'ase' has no pressure to ramp: give it one"):
+        run(tmp_path / "c", idle, learning=asked)
+
+
 def test_a_ramp_without_a_temperature_is_refused(idle: Context, tmp_path: Path) -> None:
     ramp = psiflow.Walking(ramp=psiflow.Ramp(start=100.0, end=300.0))
     asked = learning(sampler=psiflow.sampler("random-displacement"), walking=ramp)

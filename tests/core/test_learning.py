@@ -201,6 +201,11 @@ def test_the_temperature_ramp_reaches_the_sampler(workers: Context, tmp_path: Pa
     assert np.mean(hot) > 1.5 * np.mean(cold)
 
 
+def test_a_pressure_ramp_goes_from_its_start_to_its_end() -> None:
+    walking = psiflow.Walking(pressure_ramp=psiflow.PressureRamp(start=-100.0, end=900.0))
+    assert [walking.ramped(share) for share in (0.0, 0.5, 2.0)] == [{"pressure": bar} for bar in (-100.0, 400.0, 900.0)]
+
+
 def test_a_campaign_whose_reference_fails_too_often_gives_up_with_the_reason(workers: Context, tmp_path: Path) -> None:
     failing = learning(
         reference=psiflow.reference("toy", fail_fraction=0.5), bootstrap=psiflow.Bootstrap(structures=12)

@@ -10,7 +10,6 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_va
 
 from psiflow_core.components import LabelTask, Reference
 from psiflow_core.structures import Label
-from psiflow_cp2k._level import as_read
 
 LEVEL = (
     "functional", "dispersion", "basis", "basis_of", "basis_file", "potential_file", "cutoff", "rel_cutoff", "kpoints",
@@ -96,6 +95,8 @@ class CP2K(Reference):
     @field_validator("force_eval")
     @classmethod
     def _read(cls, given: str | None) -> str | None:
+        from psiflow_cp2k._level import as_read
+
         return None if given is None else as_read(given)
 
     @field_validator("launch")

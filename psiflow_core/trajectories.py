@@ -1,0 +1,133 @@
+"""Sampling with a potential that is there, outside any campaign: walkers in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from ase import Atoms
+from ase.calculators.calculator import Calculator
+
+from psiflow_core.bias import Bias, Memory, WalkerBias
+from psiflow_core.components import Predictor, Resources, Sampler, SamplingTask, Segment, Spec, Walker
+from psiflow_core.errors import OptionError
+from psiflow_core.learning.schemes import Incremental, Place, biases_at
+from psiflow_core.learning.walkers import Walking, derive_seed
+from psiflow_core.models import TrainedPotential
+from psiflow_core.plugins import build
+from psiflow_core.predictors import CalculatorPredictor
+from psiflow_core.sampling import Limits, Visited, sample_together
+from psiflow_core.tasks import require_engine
+
+SOUND = Limits(deviation=1e6, lost=1e6)
+"""Stops what is too hot, too near or pulled too hard, however far a committee is apart."""
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """A walker and where it has been. Given to `sample` again, it goes on as if it had not ended."""
+
+    segment: Segment
+    biases: Sequence[Bias]
+    """What acted on it."""
+    remembered: Sequence[Memory]
+    """What each of them remembers of it: hills, for instance."""
+
+    @property
+    def walker(self) -> Walker:
+        """Where it ended."""
+        return self.segment.walker
+
+    @property
+    def structure(self) -> Atoms:
+        """The last one, momenta included."""
+        return self.segment.walker.structure
+
+    @property
+    def frames(self) -> list[Atoms]:
+        """What was kept, `stride` steps apart, with the energy and the forces that moved the walker: bias included."""
+        return self.segment.frames
+
+
+def sample(
+    potential: TrainedPotential | Predictor | Calculator,
+    sampler: Spec,
+    start: Atoms | Sequence[Atoms | Trajectory],
+    steps: int,
+    *,
+    bias: Any = (),
+    stride: int | None = None,
+    check_every: int = 10,
+    limits: Limits = SOUND,
+    seed: int = 0,
+    device: str = "cpu",
+) -> list[Trajectory]:
+    """Move walkers, one for each start, by a sampler; their forces are predicted together.
+
+    Args:
+        potential: what moves them: a `TrainedPotential`, an ASE calculator, or any predictor, a sum with weights too
+            (`psiflow_core.predictors.Sum`).
+        sampler: as `psiflow.sampler` makes it; its plugin has to be in this environment.
+        start: structures, and trajectories that go on under the biases that they had.
+        steps: of each walker.
+        bias: of walkers that start: biases, an `Umbrella` that spreads them over a variable, or a list of these.
+        stride: steps between two frames that are kept; None keeps none.
+        check_every: steps between two looks of the monitor, which are also when biases remember.
+        limits: when the monitor stops a walker; its reason is in `Trajectory.segment.stopped`.
+
+    Raises:
+        OptionError: what was given cannot be, or does not fit the structures.
+        WalkerExploded: energy or forces are not finite.
+    """
+    given = [start] if isinstance(start, Atoms) else list(start)
+    if not given or steps < 1:
+        raise OptionError(f"{len(given)} walkers and {steps} steps: there is nothing to sample")
+    moving = cast(Sampler, build(sampler))
+    require_engine(moving)
+    walkers = [one.walker if isinstance(one, Trajectory) else Walker(one.copy()) for one in given]
+    biases = _biased(given, walkers, bias, steps, moving)
+    predictor = _predictor(potential, device)
+    tasks = [
+        SamplingTask(steps, derive_seed(seed, "walker", number), check_every, stride, Resources(device=device))
+        for number in range(len(walkers))
+    ]
+    visits = sample_together(moving, walkers, tasks, predictor, predictor, limits, biases)
+    return [_trajectory(visit, bias) for visit, bias in zip(visits, biases, strict=True)]
+
+
+def _trajectory(visit: Visited, bias: WalkerBias) -> Trajectory:
+    if visit.error is not None:
+        raise visit.error
+    assert visit.segment is not None
+    return Trajectory(visit.segment, bias.biases, bias.memories)
+
+
+def _predictor(potential: TrainedPotential | Predictor | Calculator, device: str) -> Predictor:
+    if isinstance(potential, TrainedPotential):
+        return potential.predictor(device)
+    if isinstance(potential, Predictor):
+        return potential
+    if isinstance(potential, Calculator):
+        return CalculatorPredictor(potential)
+    raise OptionError(f"potential: {potential!r} is no TrainedPotential, predictor or ASE calculator")
+
+
+def _biased(
+    given: Sequence[Atoms | Trajectory], walkers: Sequence[Walker], bias: Any, steps: int, sampler: Sampler
+) -> list[WalkerBias]:
+    """What acts on each walker: what acted on it before, or what is given."""
+    terms, temperature = Walking(bias=bias).bias, sampler.target_temperature()
+    if any(isinstance(term, Incremental) for term in terms):
+        raise OptionError("bias 'incremental' needs a campaign, for it goes on with segments; use 'moving'")
+    found = []
+    for number, (one, walker) in enumerate(zip(given, walkers, strict=True)):
+        if isinstance(one, Trajectory):
+            found.append(WalkerBias(one.biases, walker, [memory.to_plain() for memory in one.remembered], temperature))
+            continue
+        mine = biases_at(Place(number, len(walkers), 0, walker.step, steps), terms)
+        for term in mine:
+            term.check(walker.structure)
+            term.try_out([walker.structure], temperature)
+        found.append(WalkerBias(mine, walker, [], temperature))
+    return found
