@@ -69,7 +69,9 @@ class Component(BaseModel, ABC):
     kind: ClassVar[Kind]
     name: ClassVar[str]
     engine: ClassVar[str] = ""
-    """The importable package that does the work, `"torch"` for instance; empty if psiflow does it itself."""
+    """The importable package that does the work, `"torch"` for instance; empty if psiflow or a program does it."""
+    program: ClassVar[str] = ""
+    """The program that does the work where no package does; `check` finds out whether it starts."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **rest: Any) -> None:

@@ -215,11 +215,13 @@ def _engine(context: Context, registered: Registered) -> Finding:
         if outcome.failure is None and complete is not None:
             outcome = context.run(work, "check", {"spec": complete.to_plain(), "structures": []}, PATIENCE)
     except PsiflowError as error:
-        return Finding("bad", called, str(error), f"find out what takes so long: python -c 'import {component.engine}'")
+        alone = component.program or f"python -c 'import {component.engine}'"
+        return Finding("bad", called, str(error), f"find out what takes so long: {alone}")
     if outcome.failure is not None:
         return Finding("bad", called, outcome.failure["message"], _fix(registered, outcome.failure["type"]))
     value = outcome.value or {}
-    return Finding("good", called, f"{component.engine} {value['engine']} works on a worker".lstrip())
+    engine = f"{component.engine or component.program} {value['engine']}"
+    return Finding("good", called, f"{engine} works on a worker".replace("  ", " "))
 
 
 def _with_defaults(registered: Registered) -> Spec | None:

@@ -40,7 +40,7 @@ def test_every_engine_is_imported_on_a_worker_that_answers(tmp_path: Path) -> No
     for registered in registry().all():
         component = registered.component
         if component.kind != "executor":
-            assert f"✔ {component.kind} {component.name}: {component.engine}" in result.output
+            assert f"✔ {component.kind} {component.name}: {component.engine or component.program}" in result.output
 
 
 def test_a_component_that_is_not_installed_is_a_failing_line_with_its_fix(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ class CP2K(Reference):
     """
 
     name: ClassVar[str] = "cp2k"
+    program: ClassVar[str] = "cp2k"
 
     force_eval: str | None = None
     """A section `&FORCE_EVAL` of CP2K's input, or the path of a file with one, which is read when the option is
