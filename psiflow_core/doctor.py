@@ -220,8 +220,8 @@ def _engine(context: Context, registered: Registered) -> Finding:
     if outcome.failure is not None:
         return Finding("bad", called, outcome.failure["message"], _fix(registered, outcome.failure["type"]))
     value = outcome.value or {}
-    engine = f"{component.engine or component.program} {value['engine']}"
-    return Finding("good", called, f"{engine} works on a worker".replace("  ", " "))
+    words = [component.engine or component.program, value["engine"], "works on a worker"]
+    return Finding("good", called, " ".join(filter(None, words)))
 
 
 def _with_defaults(registered: Registered) -> Spec | None:
