@@ -13,7 +13,7 @@ export OMP_NUM_THREADS ?= 1
 export PSIFLOW_ENVIRONMENTS ?= $(abspath $(VENV))/environments
 NEQUIP := $(PSIFLOW_ENVIRONMENTS)/nequip
 
-.PHONY: demo two test test-here test-nequip lint benchmarks simulate chaos clean
+.PHONY: demo two test test-core test-engines lint benchmarks simulate chaos clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/acetaldehyde.py
@@ -23,13 +23,14 @@ two: $(NEQUIP)/environment.json
 	$(BIN)/python examples/two_architectures.py
 
 test: lint $(NEQUIP)/environment.json
-	$(MAKE) --no-print-directory -j2 test-here test-nequip
+	$(MAKE) --no-print-directory -j2 test-core test-engines
 
-test-here:
-	$(BIN)/python -m pytest
+test-core:
+	$(BIN)/python -m pytest -q tests/architecture tests/core
 
-test-nequip:
+test-engines:
 	$(NEQUIP)/venv/bin/python -m pytest -q tests/plugins/nequip
+	$(BIN)/python -m pytest -q tests/plugins tests/end_to_end
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
