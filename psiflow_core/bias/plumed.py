@@ -1,0 +1,93 @@
+"""PLUMED, where its library is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import ClassVar, TypeAlias
+
+from ase import Atoms
+from pydantic import field_validator
+
+from psiflow_core.bias.contract import Bias, Memory
+from psiflow_core.bias.plumed_input import hills_files, lines_in, refuse
+from psiflow_core.bias.plumed_kernel import Instance, scratch
+from psiflow_core.components import Prediction
+from psiflow_core.errors import EngineMissing, OptionError, WalkerExploded
+
+Key: TypeAlias = tuple[object, ...]
+
+KEPT = 2
+"""Instances that are kept: of what a walker remembers now, and of what it did before the last check."""
+
+
+class Plumed(Bias):
+    """PLUMED's biases, by its own input. It needs `pip install plumed` and PLUMED's library on the workers.
+
+    Tribello et al., Comput. Phys. Commun. 185, 604 (2014). PLUMED is shown the walker's steps, and sees them at the
+    monitor's checks only: the `PACE` of `METAD` must be a multiple of `check_every`, and a `MOVINGRESTRAINT` moves at
+    checks. The hills of `METAD` go with the walker, written in as many digits as PLUMED writes; other actions that
+    remember are refused. What `PRINT` writes is not kept. The temperature is the sampler's.
+    """
+
+    name: ClassVar[str] = "plumed"
+
+    input: str
+    """The lines of PLUMED's input. Numbers are in PLUMED's units, kJ/mol, nm and ps, unless it has a line `UNITS`;
+    atoms are counted from 1; a step lasts 1 fs, whatever the sampler's time step is."""
+
+    @field_validator("input")
+    @classmethod
+    def _can_be_honoured(cls, text: str) -> str:
+        refuse(text)
+        return text
+
+    def evaluate(self, structure: Atoms, memory: Memory) -> Prediction:
+        return self._instance(structure, memory).calculate(structure, memory.step)
+
+    def look(self, memory: Memory, structure: Atoms, step: int, temperature: float | None) -> Memory:
+        seen = super().look(memory, structure, step, temperature)
+        lengths = {name: len(text) for name, text in memory.files.items()}
+        files = self._instance(structure, memory).update(structure, memory.step, step)
+        if files is None:
+            return replace(seen, files_before=lengths)
+        # The next instance begins from the files, with their digits, as one in another process would.
+        self._instances.pop(self._key(structure, memory))
+        return replace(seen, files=files, files_before=lengths)
+
+    def check(self, structure: Atoms) -> None:
+        if structure.pbc.any() and not structure.pbc.all():
+            raise OptionError(
+                f"bias 'plumed': {structure.get_chemical_formula()} is periodic in some directions only; PLUMED knows "
+                "structures that are periodic in all or in none"
+            )
+
+    def try_out(self, structures: Sequence[Atoms], temperature: float | None) -> None:
+        for structure in structures:
+            try:
+                self.evaluate(structure, Memory(temperature=temperature))
+            except (EngineMissing, WalkerExploded) as error:
+                raise OptionError(f"bias 'plumed': {error}") from error
+
+    @cached_property
+    def _instances(self) -> dict[Key, Instance]:
+        return {}
+
+    def _instance(self, structure: Atoms, memory: Memory) -> Instance:
+        """PLUMED as it is for a walker that remembers this, of those at hand or a new one."""
+        key = self._key(structure, memory)
+        found = self._instances.pop(key, None)
+        if found is None:
+            folder = scratch()
+            files = {name: memory.files.get(name, "") for name in hills_files(self.input)}
+            found = Instance(list(lines_in(self.input, folder)), files, folder, structure, memory.temperature)
+        self._instances[key] = found
+        while len(self._instances) > KEPT:
+            del self._instances[next(iter(self._instances))]
+        return found
+
+    def _key(self, structure: Atoms, memory: Memory) -> Key:
+        """All that an instance is made of."""
+        atoms = structure.get_masses().tobytes(), structure.get_initial_charges().tobytes()
+        return (*atoms, bool(structure.pbc.all()), memory.temperature, *sorted(memory.files.items()))
