@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import ClassVar, TypeAlias
 
 from ase import Atoms
@@ -12,14 +14,14 @@ from pydantic import field_validator
 
 from psiflow_core.bias.contract import Bias, Memory
 from psiflow_core.bias.plumed_input import hills_files, lines_in, refuse
-from psiflow_core.bias.plumed_kernel import Instance, scratch
+from psiflow_core.bias.plumed_kernel import Instance
 from psiflow_core.components import Prediction
 from psiflow_core.errors import EngineMissing, OptionError, WalkerExploded
 
 Key: TypeAlias = tuple[object, ...]
 
 KEPT = 2
-"""Instances that are kept: of what a walker remembers now, and of what it did before the last check."""
+"""Instances that are at hand: for what a walker remembers now, and for what it did before the last check."""
 
 
 class Plumed(Bias):
@@ -48,13 +50,16 @@ class Plumed(Bias):
 
     def look(self, memory: Memory, structure: Atoms, step: int, temperature: float | None) -> Memory:
         seen = super().look(memory, structure, step, temperature)
+        if not self._hills:
+            return seen
+        with TemporaryDirectory(prefix="psiflow-plumed-") as scratch:
+            instance = self._begun(Path(scratch), structure, memory)
+            instance.update(structure, memory.step)  # the first one puts no hill, wherever PLUMED begins
+            instance.update(structure, step)
+            instance.end()
+            texts = {name: (Path(scratch) / name).read_text() for name in self._hills}
         lengths = {name: len(text) for name, text in memory.files.items()}
-        files = self._instance(structure, memory).update(structure, memory.step, step)
-        if files is None:
-            return replace(seen, files_before=lengths)
-        # The next instance begins from the files, with their digits, as one in another process would.
-        self._instances.pop(self._key(structure, memory))
-        return replace(seen, files=files, files_before=lengths)
+        return replace(seen, files={name: text for name, text in texts.items() if text}, files_before=lengths)
 
     def check(self, structure: Atoms) -> None:
         if structure.pbc.any() and not structure.pbc.all():
@@ -71,23 +76,30 @@ class Plumed(Bias):
                 raise OptionError(f"bias 'plumed': {error}") from error
 
     @cached_property
+    def _hills(self) -> list[str]:
+        return hills_files(self.input)
+
+    @cached_property
     def _instances(self) -> dict[Key, Instance]:
         return {}
 
     def _instance(self, structure: Atoms, memory: Memory) -> Instance:
-        """PLUMED as it is for a walker that remembers this, of those at hand or a new one."""
-        key = self._key(structure, memory)
+        """PLUMED for a walker that remembers this, of those at hand or a new one; it must not remember more."""
+        atoms = structure.get_masses().tobytes(), structure.get_initial_charges().tobytes()
+        key = (*atoms, bool(structure.pbc.all()), memory.temperature, *sorted(memory.files.items()))
         found = self._instances.pop(key, None)
         if found is None:
-            folder = scratch()
-            files = {name: memory.files.get(name, "") for name in hills_files(self.input)}
-            found = Instance(list(lines_in(self.input, folder)), files, folder, structure, memory.temperature)
+            with TemporaryDirectory(prefix="psiflow-plumed-") as scratch:  # its files are read, and open
+                found = self._begun(Path(scratch), structure, memory)
         self._instances[key] = found
         while len(self._instances) > KEPT:
             del self._instances[next(iter(self._instances))]
         return found
 
-    def _key(self, structure: Atoms, memory: Memory) -> Key:
-        """All that an instance is made of."""
-        atoms = structure.get_masses().tobytes(), structure.get_initial_charges().tobytes()
-        return (*atoms, bool(structure.pbc.all()), memory.temperature, *sorted(memory.files.items()))
+    def _begun(self, folder: Path, structure: Atoms, memory: Memory) -> Instance:
+        """PLUMED going on from what a walker takes along, in the digits that PLUMED has written."""
+        going_on = bool(memory.files)
+        for name in self._hills if going_on else ():
+            (folder / name).write_text(memory.files.get(name, ""))
+        lines = lines_in(self.input, folder)
+        return Instance(lines, going_on, folder / "log", structure, memory.temperature)

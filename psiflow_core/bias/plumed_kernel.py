@@ -6,12 +6,10 @@ Commands as in PLUMED's developer manual, *How to add plumed to an MD code*; uni
 from __future__ import annotations
 
 import os
-import shutil
-import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,34 +74,28 @@ def find() -> Found:
 
 
 class Instance:
-    """PLUMED with an input, for atoms of one kind, going on from given files."""
+    """PLUMED with an input, for the atoms of one structure, going on from given files."""
 
     def __init__(
-        self, lines: Sequence[str], files: Mapping[str, str], folder: Path, atoms: Atoms, temperature: float | None
+        self, lines: Iterable[str], going_on: bool, log: Path, atoms: Atoms, temperature: float | None
     ) -> None:
         """
         Args:
             lines: of its input.
-            files: the content of hills files by name, all empty for a walker that begins.
-            folder: where the files are to be; it is removed with the instance.
+            going_on: from the files that the input names.
+            log: where it writes what it says.
             temperature: the sampler's. [K]
 
         Raises:
             OptionError: PLUMED does not take the input.
+            EngineMissing: PLUMED is not there.
         """
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        self._files = {name: folder / name for name in files}
-        self._sizes: dict[str, int] = {}
-        self._updated = False
         self._held: list[Array] = []
-        going_on = any(files.values())
-        for name, text in files.items() if going_on else ():
-            self._files[name].write_text(text)
         self._plumed = start()
         with _told(OptionError, "bias 'plumed': PLUMED does not take the input"):
             for command, value in {**UNITS, "setNatoms": len(atoms), "setMDEngine": "psiflow"}.items():
                 self._plumed.cmd(command, value)
-            self._plumed.cmd("setLogFile", str(folder / "log"))
+            self._plumed.cmd("setLogFile", str(log))
             self._plumed.cmd("setTimestep", 1.0)
             if temperature is not None:
                 self._plumed.cmd("setKbT", float(units.kB * temperature))
@@ -140,35 +132,15 @@ class Instance:
         strain = (virial + virial.T) / 2  # PLUMED's virial is the derivative of the energy by the strain
         return Prediction(float(energy[0]), forces, strain[VOIGT] / structure.get_volume())
 
-    def update(self, structure: Atoms, before: int, step: int) -> dict[str, str] | None:
-        """Let PLUMED remember a structure; the files that it has then, None if they are as they were.
-
-        Args:
-            before: the step of the check before. An action's first update puts no hill, wherever it begins, so
-                PLUMED is given one at that step.
-        """
-        if not self._updated:
-            self._update(structure, before)
-            self._sizes = self._measured()
-            self._updated = True
-        self._update(structure, step)
-        if self._measured() == self._sizes:
-            return None
-        return {name: file.read_text() for name, file in self._files.items()}
-
-    def _update(self, structure: Atoms, step: int) -> None:
+    def update(self, structure: Atoms, step: int) -> None:
+        """Let PLUMED remember a structure."""
         self.calculate(structure, step)
         with _told(WalkerExploded, "PLUMED cannot remember a structure"):
-            self._plumed.cmd("doCheckPoint", 1)  # files are written out
             self._plumed.cmd("update")
 
-    def _measured(self) -> dict[str, int]:
-        return {name: file.stat().st_size for name, file in self._files.items() if file.exists()}
-
-
-def scratch() -> Path:
-    """A folder for an `Instance`."""
-    return Path(mkdtemp(prefix="psiflow-plumed-"))
+    def end(self) -> None:
+        """Its files are complete then."""
+        self._plumed.finalize()
 
 
 @contextmanager

@@ -14,7 +14,7 @@ typedef struct { double center, height; } hill;
 typedef struct {
   double md_energy, md_length, energy, length; /* units, in kJ/mol and nm: the caller's, the input's */
   double timestep, kbt;                        /* of the caller */
-  int atoms, engine, log, restart, ready, prepared, done, first, checkpoint;
+  int atoms, engine, log, restart, ready, prepared, done, first;
   long step;
   int i, j;                                    /* DISTANCE */
   double at, kappa;                            /* RESTRAINT */
@@ -124,7 +124,6 @@ static const char *update(toy *t) {
     fprintf(t->file, "%f %14.9f %14.9f\n", t->step * t->timestep, t->value, height);
   }
   t->first = 0;
-  if (t->checkpoint && t->file) fflush(t->file);
   return NULL;
 }
 
@@ -159,7 +158,6 @@ static const char *obey(toy *t, const char *key, const void *val) {
         return "an array is missing"; t->prepared = 1)
   AFTER("performCalcNoUpdate", return calculate(t))
   AFTER("getBias", *(double *)val = t->bias * t->energy / t->md_energy)
-  AFTER("doCheckPoint", t->checkpoint = *(int *)val)
   AFTER("update", return update(t))
   return "cannot interpret cmd";
 }
