@@ -81,6 +81,8 @@ $(NEQUIP)/environment.json: $(VENV)/.nequip $(wildcard plugins/psiflow_*/src/*/*
 	$(BIN)/psiflow env update nequip
 	touch $@
 
+# PLUMED's Python package is compiled, which needs Python's headers: without them its tests skip.
 $(VENV)/.test: $(VENV)/.demo tests/toys/pyproject.toml
 	$(PIP) install -c constraints.txt -e '.[test,dev,tblite]' -e 'plugins/psiflow_pyscf[dispersion]' -e tests/toys
+	test ! -e "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" || $(PIP) install plumed
 	touch $@

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from psiflow_core.bias import LowerWall as LowerWall
     from psiflow_core.bias import Metadynamics as Metadynamics
     from psiflow_core.bias import MovingHarmonic as MovingHarmonic
+    from psiflow_core.bias import Plumed as Plumed
     from psiflow_core.bias import UpperWall as UpperWall
     from psiflow_core.catalogue import executor as executor
     from psiflow_core.catalogue import potential as potential
@@ -70,6 +71,7 @@ _HOMES = {
     "Metadynamics": "bias",
     "MovingHarmonic": "bias",
     "OnlineLearning": "learning.online",
+    "Plumed": "bias",
     "PressureRamp": "learning.walkers",
     "Ramp": "learning.walkers",
     "Result": "learning.online",

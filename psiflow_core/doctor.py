@@ -20,16 +20,18 @@ import psutil
 from rich.text import Text
 
 from psiflow_core import guard
+from psiflow_core.bias import plumed_kernel
 from psiflow_core.builtin.executors import machine_cores
 from psiflow_core.catalogue import executor, find
 from psiflow_core.components import Kind, Spec
 from psiflow_core.context import Context, Work
 from psiflow_core.environments import known, names
-from psiflow_core.errors import CampaignError, EnvironmentUnfit, OptionError, PsiflowError
+from psiflow_core.errors import CampaignError, EngineMissing, EnvironmentUnfit, OptionError, PsiflowError
 from psiflow_core.journal import Journal
 from psiflow_core.offers import faults
 from psiflow_core.plugins import Registered, registry
 from psiflow_core.structures import Plain
+from psiflow_core.variables.names import VARIABLES
 
 PATIENCE = 40.0
 """How long a worker may take to start, or to import an engine. [s]"""
@@ -80,6 +82,8 @@ def examine(folder: Path, wanted: Mapping[Kind, str]) -> Iterator[Finding]:
     yield from stale_processes()
     yield from workers(wanted)
     yield from optional_packages()
+    yield variables()
+    yield plumed()
 
 
 def plugins() -> Iterator[Finding]:
@@ -188,6 +192,23 @@ def optional_packages() -> Iterator[Finding]:
             )
         else:
             yield Finding("good", package, f"is installed: {use}")
+
+
+def variables() -> Finding:
+    """Who computes collective variables."""
+    names = ", ".join(variable.name for variable in VARIABLES)
+    return Finding("good", "collective variables", f"psiflow's own, under every sampler: {names}")
+
+
+def plumed() -> Finding:
+    """Whether PLUMED is there, for the bias of this name."""
+    try:
+        found = plumed_kernel.find()
+    except EngineMissing as error:
+        return Finding("open", "plumed", "is not found; it gives the bias 'plumed'", f"if you want it: {error}")
+    except RuntimeError as error:  # of the library, which may be of any age
+        return Finding("open", "plumed", f"its library does not start: {error}", f"if you want it: {plumed_kernel.HOW}")
+    return Finding("good", "plumed", f"{found.version}, {found.kernel}: the bias 'plumed' can be used")
 
 
 def _asked(context: Context, chosen: list[Registered]) -> Iterator[Finding]:

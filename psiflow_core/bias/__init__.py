@@ -11,6 +11,7 @@ from psiflow_core.bias.grid import Grid as Grid
 from psiflow_core.bias.metadynamics import Metadynamics as Metadynamics
 from psiflow_core.bias.names import BIASES as BIASES
 from psiflow_core.bias.names import of_plain as of_plain
+from psiflow_core.bias.plumed import Plumed as Plumed
 from psiflow_core.bias.predictor import BiasPredictor as BiasPredictor
 from psiflow_core.bias.predictor import values as values
 from psiflow_core.bias.restraints import Harmonic as Harmonic

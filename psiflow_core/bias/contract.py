@@ -29,11 +29,19 @@ class Memory:
     """Centre and height of each, shape (hills, variables + 1). [units of the variables, eV]"""
     last: int = -1
     """The walker's step when the last hill was put; −1 without any."""
+    files: dict[str, str] = field(default_factory=dict)
+    """What a program keeps for the walker, by the file's name. A file grows, and is changed in no other way."""
+    files_before: dict[str, int] | None = None
+    """How many characters of each there were before the last check; None if there was no check."""
+    temperature: float | None = None
+    """The sampler's; None for one without a thermostat. [K]"""
 
     def before(self) -> Memory:
         """As it was before the last check."""
         fresh = self.last == self.step and len(self.hills) > 0
-        return replace(self, step=self.previous, hills=self.hills[:-1] if fresh else self.hills)
+        lengths = self.files_before
+        files = self.files if lengths is None else {name: self.files[name][:length] for name, length in lengths.items()}
+        return replace(self, step=self.previous, hills=self.hills[:-1] if fresh else self.hills, files=files)
 
     def to_plain(self) -> Plain:
         return {**vars(self), "hills": self.hills.tolist()}

@@ -8,6 +8,7 @@ from psiflow_core.bias.calculator import AseCalculator
 from psiflow_core.bias.contract import Bias
 from psiflow_core.bias.grid import Grid
 from psiflow_core.bias.metadynamics import Metadynamics
+from psiflow_core.bias.plumed import Plumed
 from psiflow_core.bias.restraints import Harmonic, LowerWall, MovingHarmonic, UpperWall
 from psiflow_core.structures import Plain
 from psiflow_core.variables import choose
@@ -20,6 +21,7 @@ BIASES: tuple[type[Bias], ...] = (
     Grid,
     Metadynamics,
     AseCalculator,
+    Plumed,
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from ase import Atoms
@@ -32,7 +33,8 @@ class WalkerBias:
         self._start = walker.step
         self._temperature = temperature
         fresh = Memory(step=walker.step, previous=walker.step)
-        memories = [Memory.from_plain(plain) for plain in kept] or [fresh] * len(self.biases)
+        known = [Memory.from_plain(plain) for plain in kept] or [fresh] * len(self.biases)
+        memories = [replace(memory, temperature=temperature) for memory in known]
         together = zip(self.biases, memories, strict=True)
         self.memories = [bias.begin(memory, walker.structure) for bias, memory in together]
         self._checked = _place(walker.structure)

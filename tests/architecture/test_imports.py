@@ -74,8 +74,9 @@ PUBLIC = CONTRACTS - {"options"} | {"hookspecs", "predictors", "testing"}
 """The rooms that a plugin may enter."""
 
 ENGINES = {"torch", "mace", "e3nn", "torch_ema", "nequip", "allegro", "openmm", "pyscf", "tblite", "gpaw", "jax"}
+ENGINES |= {"plumed"}
 
-EXTRAS = {("builtin/ase_reference.py", "tblite")}
+EXTRAS = {("builtin/ase_reference.py", "tblite"), ("bias/plumed_kernel.py", "plumed")}
 """Engines that a built-in component imports on demand: they are optional dependencies of the core."""
 
 PARSL = {"pools.py", "builtin/executors.py", "builtin/_htex.py"}

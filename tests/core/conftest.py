@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import importlib.util
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,6 +19,7 @@ from psiflow_toys import campaigns
 
 import psiflow_core as psiflow
 from psiflow_core import environments, installing, offers
+from psiflow_core.bias.plumed_kernel import KERNEL
 from psiflow_core.context import Context
 
 ROOT = Path(__file__).parents[2]
@@ -62,6 +65,23 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with psiflow.Context("threads", folder=folder / "pools") as context:
         campaigns.run(folder, context, learning, test=campaigns.moved_water(2, seed=5))
     return folder
+
+
+@pytest.fixture
+def toy_plumed(_toy_plumed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A toy in the place of PLUMED's library."""
+    monkeypatch.setenv(KERNEL, str(_toy_plumed))
+
+
+@pytest.fixture(scope="session")
+def _toy_plumed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if importlib.util.find_spec("plumed") is None:
+        pytest.skip("the Python package of PLUMED is not installed: pip install plumed")
+    if shutil.which("gcc") is None:
+        pytest.skip("gcc is not installed")
+    library, source = tmp_path_factory.mktemp("toy") / "libtoy.so", ROOT / "tests" / "toys" / "plumed_kernel.c"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-lm"], check=True)
+    return library
 
 
 @pytest.fixture(scope="module", autouse=True)

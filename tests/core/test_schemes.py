@@ -209,6 +209,16 @@ def cut(whole: Result, folder: Path, events: int) -> None:
     "bias", [(INCREMENTAL, WALL), (HILLS, UMBRELLA), (psiflow.AseCalculator(calculator="lj", weight=1e-3), HILLS)]
 )
 def test_a_killed_campaign_goes_on_under_the_same_biases(bias: Any, threads: Context, tmp_path: Path) -> None:
+    goes_on_after_a_kill(bias, threads, tmp_path)
+
+
+def test_a_killed_campaign_goes_on_with_the_hills_of_plumed(toy_plumed: None, threads: Context, tmp_path: Path) -> None:
+    hills = "d: DISTANCE ATOMS=1,2\nMETAD ARG=d SIGMA=0.005 HEIGHT=0.1 PACE=5 BIASFACTOR=10"
+    goes_on_after_a_kill((psiflow.Plumed(input=hills), UMBRELLA), threads, tmp_path)
+
+
+def goes_on_after_a_kill(bias: Any, threads: Context, tmp_path: Path) -> None:
+    """It is the same campaign, wherever it was cut."""
     asked = biased(bias)
     whole = campaigns.run(tmp_path / "whole", threads, asked)
     assert whole.state.finished == "labels"
