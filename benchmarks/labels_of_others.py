@@ -37,6 +37,8 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--cutoff", type=float, default=5.0)
     parser.add_argument("--rate", type=float, default=0.02)
+    parser.add_argument("--energy-weight", type=float, default=1000.0)
+    parser.add_argument("--stress-weight", type=float, default=100000.0)
     arguments = parser.parse_args()
     given, test = read(arguments.train, ":"), read(arguments.valid, ":")
     order = np.random.default_rng(arguments.seed).permutation(len(given))
@@ -48,6 +50,8 @@ def main() -> None:
             r_max=arguments.cutoff,
             batch_size=arguments.batch,
             learning_rate=arguments.rate,
+            energy_weight=arguments.energy_weight,
+            stress_weight=arguments.stress_weight,
         )
     )
     assert isinstance(potential, Potential)
