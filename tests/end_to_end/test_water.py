@@ -90,7 +90,7 @@ def test_errors_on_unseen_structures_are_far_below_what_is_learned(result: psifl
     stresses = rms(np.array([label.stress for label in labels]) - mean_stress)
     energies = rms(np.array([label.energy for label in labels]) - np.mean([label.energy for label in known])) / 6
     found = result.summary["errors"]["test"]
-    assert found["force_rmse"] < forces / 3
+    assert found["force_rmse"] < forces / 8
     assert found["stress_rmse"] < stresses / 2
     assert found["energy_rmse"] < energies / 2
 
