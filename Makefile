@@ -13,10 +13,14 @@ export OMP_NUM_THREADS ?= 1
 export PSIFLOW_ENVIRONMENTS ?= $(abspath $(VENV))/environments
 NEQUIP := $(PSIFLOW_ENVIRONMENTS)/nequip
 
-.PHONY: demo two test test-core test-engines lint benchmarks simulate chaos clean
+.PHONY: demo water two test test-core test-engines lint benchmarks simulate chaos clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/acetaldehyde.py
+
+# Water at constant pressure, labelled by CP2K.
+water: $(VENV)/.demo
+	$(BIN)/python examples/water.py
 
 # MACE and NequIP in one committee, each in its environment.
 two: $(NEQUIP)/environment.json
