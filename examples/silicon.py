@@ -4,7 +4,7 @@ Walkers move an 8-atom cell of free shape at 600 K and learn PBE from CP2K, with
 labelled but never learned from: they are the equation of state of the reference. Then a distorted crystal is relaxed
 with the potential alone, and DFT is asked what forces and stress are left there.
 
-Needs CP2K. About ten minutes on two cores.
+Needs CP2K: thirty labels of about 12 s of processor each, and three trainings.
 """
 
 import tempfile
