@@ -13,7 +13,7 @@ export OMP_NUM_THREADS ?= 1
 export PSIFLOW_ENVIRONMENTS ?= $(abspath $(VENV))/environments
 NEQUIP := $(PSIFLOW_ENVIRONMENTS)/nequip
 
-.PHONY: demo water two test test-core test-engines lint benchmarks simulate chaos clean
+.PHONY: demo water silicon two test test-core test-engines lint benchmarks simulate chaos clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/acetaldehyde.py
@@ -25,6 +25,10 @@ water: $(VENV)/.demo
 # MACE and NequIP in one committee, each in its environment.
 two: $(NEQUIP)/environment.json
 	$(BIN)/python examples/two_architectures.py
+
+# A crystal with DFT: lattice constant, bulk modulus, relaxation under pressure. Needs CP2K.
+silicon: $(VENV)/.demo
+	$(BIN)/python examples/silicon.py
 
 test: lint $(NEQUIP)/environment.json
 	$(MAKE) --no-print-directory -j2 test-core test-engines

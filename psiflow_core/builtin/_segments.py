@@ -30,7 +30,7 @@ class Record:
     def follow(self, moves: Iterable[bool], atoms: Atoms) -> None:
         """Make the moves, each of which tells whether it was the last, until one or the monitor says stop."""
         for last in islice(moves, self.task.steps):
-            self.steps, self.finished = self.steps + 1, last
+            self.steps, self.finished = self.steps + 1, bool(last)  # ASE's is numpy's, which no JSON takes
             self._keep_frame(atoms)
             due = self.steps % self.task.check_every == 0 or self.steps == self.task.steps or self.finished
             if due:

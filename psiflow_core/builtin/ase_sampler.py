@@ -53,7 +53,8 @@ class AseSampler(Sampler):
     algorithm: Literal["lbfgs", "bfgs", "fire"] = "lbfgs"
     """Optimiser; `bfgs` needs fewest steps for a few atoms, `fire` is the most forgiving."""
     fmax: PositiveFloat = 0.01
-    """The optimisation has converged when no force is larger. [eV/Å]"""
+    """The optimisation has converged when no force is larger. With `relax_cell` the stress, less the pressure, times
+    the volume per atom must not be larger either, its eV taken for eV/Å: 0.01 allows 0.08 GPa in silicon. [eV/Å]"""
     relax_cell: bool = False
     """Whether the optimisation relaxes the cell too."""
 
@@ -160,7 +161,7 @@ class AseSampler(Sampler):
         optimiser = _remembering(self.algorithm)(moved, logfile=None)
         optimiser.recall(state.get("memory"))
         moves: Iterator[bool] = optimiser.irun(fmax=self.fmax, steps=record.task.steps)
-        record.finished = next(moves)  # before the first step
+        record.finished = bool(next(moves))  # before the first step
         if record.finished:
             record.ask(atoms)
         else:

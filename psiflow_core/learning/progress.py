@@ -174,7 +174,7 @@ def walker_phase(walker: WalkerRecord, state: State, driven: bool = True) -> str
         labelling = "candidate in labelling" if driven else "candidate's label cut off"
         waits: dict[str, str] = {"queued": "candidate queued", "labelling": labelling}
         return waits.get(state.candidates[walker.waiting_for].status, "waiting for a model")
-    return "idle"
+    return "idle" if walker.settled is None else "at its minimum"
 
 
 def clock(seconds: float) -> str:

@@ -56,6 +56,12 @@ class SamplerContract(ComponentContract):
         assert segment.stopped is None
         assert digest(segment.walker.structure) != digest(structure)
 
+    def test_what_a_segment_tells_is_plain_data(self, structure: Atoms) -> None:
+        """It crosses to the driver as JSON, which takes no number or truth value of numpy's."""
+        segment = self.sample(Walker(structure), SamplingTask(4, seed=1))
+        told = [segment.steps, segment.stopped, segment.finished, segment.averages, segment.walker.step]
+        assert json.loads(json.dumps(told)) == told
+
     def test_a_segment_of_no_steps_goes_nowhere(self, structure: Atoms) -> None:
         segment = self.sample(Walker(structure), SamplingTask(0, seed=1))
         assert segment.steps == 0

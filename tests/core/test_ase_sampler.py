@@ -289,6 +289,23 @@ def test_a_relaxed_cell_pushes_back_with_the_pressure_outside() -> None:
     assert said == pytest.approx([50_000.0] * 3, rel=0.01)
 
 
+def test_a_cell_has_converged_when_its_stress_times_the_volume_per_atom_is_small() -> None:
+    """All forces vanish by symmetry: the cell alone decides."""
+    copper = bulk("Cu", cubic=True, a=3.7)
+    copper.set_cell(copper.cell @ np.diag([1.03, 1.0, 0.99]), scale_atoms=True)
+    sampler, pulls = AseSampler(ensemble="optimise", relax_cell=True, fmax=0.01, pressure=20_000.0), []
+
+    def monitor(step: int, atoms: Atoms) -> None:
+        stress = EMT().get_stress(atoms) + 20_000.0 * units.bar * np.array([1, 1, 1, 0, 0, 0])
+        pulls.append(np.abs(stress).max() * atoms.get_volume() / len(atoms))
+
+    task = SamplingTask(100, seed=1, check_every=1)
+    assert sampler.sample(Walker(copper), Counting(), task, monitor).finished
+    assert len(pulls) > 2
+    assert min(pulls[:-1]) > 0.0095
+    assert pulls[-1] < 0.0105
+
+
 def test_random_displacements_stay_within_bounds_around_the_start() -> None:
     copper = _copper()
     copper.set_momenta(np.ones((4, 3)))

@@ -25,7 +25,7 @@ from psiflow_core.learning.online import Result
 from psiflow_core.learning.records import read_campaign
 from psiflow_core.plugins import build
 from psiflow_core.structures import digest, isolated_atom, label_of
-from psiflow_core.tasks import read_label
+from psiflow_core.tasks import read_label, read_walker
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +58,26 @@ def test_a_campaign_ends_with_its_budget_spent(schedule: str, workers: Context, 
     assert {"training", "validation", "test"} == set(result.summary["errors"])
     assert result.state.generations[-1].known == 8 > result.state.generations[0].known
     assert "<svg" in result.report.read_text()
+
+
+@pytest.mark.parametrize("schedule", ["concurrent", "sequential"])
+def test_a_campaign_of_relaxations_ends_where_the_potential_knows_the_minima(
+    schedule: str, workers: Context, tmp_path: Path
+) -> None:
+    relaxing = learning(
+        labels=60,
+        schedule=schedule,
+        sampler=psiflow.sampler("ase", ensemble="optimise", fmax=0.02),
+        selection=psiflow.Selection(deviation=0.02),
+        walking=psiflow.Walking(limits=psiflow.Limits(lost=500.0, force=1e4)),
+    )
+    result = run(tmp_path / "c", workers, relaxing, start=moved_water(3, 4))
+    assert result.state.finished == "converged"
+    assert {walker.settled for walker in result.state.walkers} == {result.state.newest.number}
+    for walker in result.state.walkers:
+        relaxed = read_walker({"file": result.folder / walker.file, "digest": walker.digest}).structure
+        forces = result.potential.predict([relaxed])[0].forces  # the mean, where one member moved the walker
+        assert np.linalg.norm(forces, axis=1).max() < 0.02 + 0.02
 
 
 def test_the_test_set_is_labelled_but_never_learned_from(finished: Result) -> None:

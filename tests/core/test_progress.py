@@ -126,6 +126,14 @@ def test_walkers_of_a_finished_campaign_are_at_rest(learned: Path) -> None:
     assert {walker_phase(walker, state) for walker in state.walkers} == {"at rest"}
 
 
+def test_a_walker_that_has_relaxed_is_said_to_be_at_its_minimum(learned: Path) -> None:
+    state = read_campaign(learned).state
+    state.finished = None
+    state.walkers[0].settled = state.walkers[0].generation
+    state.walkers[0].waiting_for = state.walkers[1].waiting_for = None
+    assert [walker_phase(walker, state) for walker in state.walkers[:2]] == ["at its minimum", "idle"]
+
+
 def test_a_finished_campaign_has_no_queue(learned: Path) -> None:
     found = read_campaign(learned)
     assert "queued" not in shown(overview(found.state, found.settings, learned))
