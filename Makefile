@@ -13,7 +13,7 @@ export OMP_NUM_THREADS ?= 1
 export PSIFLOW_ENVIRONMENTS ?= $(abspath $(VENV))/environments
 NEQUIP := $(PSIFLOW_ENVIRONMENTS)/nequip
 
-.PHONY: demo two test test-here test-nequip lint benchmarks simulate chaos clean
+.PHONY: demo two isomer test test-here test-nequip lint benchmarks simulate chaos clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/acetaldehyde.py
@@ -21,6 +21,10 @@ demo: $(VENV)/.demo
 # MACE and NequIP in one committee, each in its environment.
 two: $(NEQUIP)/environment.json
 	$(BIN)/python examples/two_architectures.py
+
+# Acetaldehyde is pushed over the barrier to vinyl alcohol; the learned energy profile against the reference's.
+isomer: $(VENV)/.demo
+	$(BIN)/python examples/isomerisation.py
 
 test: lint $(NEQUIP)/environment.json
 	$(MAKE) --no-print-directory -j2 test-here test-nequip
