@@ -52,11 +52,11 @@ def learning(reference: Spec, labels: int = 100) -> psiflow.OnlineLearning:
         walking=psiflow.Walking(
             bias=psiflow.Incremental(variable=TRANSFER, start=-1.4, stop=1.4, steps=7, stiffness=30.0),
             segment=psiflow.Segments(steps=400, check_every=5),
-            # one that is pushed over a barrier may go on in doubt, and comes down hot: it is not in equilibrium
-            limits=psiflow.Limits(deviation=2.0, temperature_quantile=1e-40),
-            errors=psiflow.ErrorThresholds(reset_force=4.0),
+            # one that is pushed over a barrier comes down hot: it is not in equilibrium
+            limits=psiflow.Limits(deviation=1.0, temperature_quantile=1e-20),
+            errors=psiflow.ErrorThresholds(reset_force=1.5),
         ),
-        training=psiflow.Training(growth=0.3, fewest=10, steps=400, warm_steps=200, final_steps=1000),
+        training=psiflow.Training(growth=0.2, fewest=6, steps=400, warm_steps=300, final_steps=1000),
     )
 
 

@@ -33,10 +33,10 @@ def example() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def result(example: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> psiflow.Result:
-    full = example.learning(psiflow.reference("ase", **LEVEL), labels=80)
+    full = example.learning(psiflow.reference("ase", **LEVEL), labels=100)
     smaller = {
         "committee": 2,
-        "training": psiflow.Training(growth=0.3, fewest=10, steps=300, warm_steps=150, final_steps=400),
+        "training": psiflow.Training(growth=0.2, fewest=6, steps=400, warm_steps=250, final_steps=400),
         "walking": full.walking.model_copy(update={"segment": psiflow.Segments(steps=300, check_every=5)}),
     }
     learning = full.model_copy(update=smaller)
