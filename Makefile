@@ -13,7 +13,7 @@ export OMP_NUM_THREADS ?= 1
 export PSIFLOW_ENVIRONMENTS ?= $(abspath $(VENV))/environments
 NEQUIP := $(PSIFLOW_ENVIRONMENTS)/nequip
 
-.PHONY: demo water silicon two test test-core test-engines lint benchmarks simulate chaos clean
+.PHONY: demo isomer water silicon two test test-core test-engines lint benchmarks simulate chaos clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/acetaldehyde.py
@@ -29,6 +29,10 @@ two: $(NEQUIP)/environment.json
 # A crystal with DFT: lattice constant, bulk modulus, relaxation under pressure. Needs CP2K.
 silicon: $(VENV)/.demo
 	$(BIN)/python examples/silicon.py
+
+# Acetaldehyde is pushed over the barrier to vinyl alcohol; the learned energy profile against the reference's.
+isomer: $(VENV)/.demo
+	$(BIN)/python examples/isomerisation.py
 
 test: lint $(NEQUIP)/environment.json
 	$(MAKE) --no-print-directory -j2 test-core test-engines

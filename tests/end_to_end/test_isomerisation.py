@@ -1,0 +1,79 @@
+"""The example of a reaction, with a reference that costs nothing: walkers cross the barrier, and it is learned."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+import psiflow_core as psiflow
+from psiflow_core.variables import values
+
+pytest.importorskip("tblite", reason="no GFN2-xTB: pip install tblite")
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "isomerisation.py"
+LEVEL = {"calculator": "tblite", "parameters": {"method": "GFN2-xTB"}}
+
+
+@pytest.fixture(scope="module")
+def example() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("isomerisation", EXAMPLE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules["isomerisation"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def result(example: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> psiflow.Result:
+    full = example.learning(psiflow.reference("ase", **LEVEL), labels=60)
+    smaller = {
+        "committee": 2,
+        "training": psiflow.Training(growth=0.2, fewest=6, steps=300, warm_steps=200, final_steps=600),
+    }
+    folder = tmp_path_factory.mktemp("isomerisation") / "campaign"
+    return full.model_copy(update=smaller).run(example.START, folder, progress=False)
+
+
+@pytest.fixture(scope="module")
+def found(example: ModuleType, result: psiflow.Result) -> Any:
+    reference = example.Labelled(psiflow.reference("ase", **LEVEL))
+    return example.profile(result.potential, reference, example.learned_from(result))
+
+
+def test_walkers_come_from_one_well_over_the_barrier_to_the_other(example: ModuleType, result: psiflow.Result) -> None:
+    walked = [atoms for atoms in result.dataset if atoms.info["psiflow_origin"] == "walker"]
+    transfer = np.array(values(walked, example.TRANSFER))
+    assert transfer.min() < -0.8
+    assert transfer.max() > 0.9
+    assert (np.abs(transfer) < 0.5).sum() >= 3, "and are labelled on the way"
+
+
+def test_the_wells_are_two_linear_molecules(example: ModuleType, found: Any) -> None:
+    for point, centre in ((found.start, example.CARBON), (found.end, example.NITROGEN)):
+        for atoms in (point.learned, point.reference):
+            assert example.linear(atoms)
+            assert atoms.get_distance(centre, example.HYDROGEN) == pytest.approx(1.03, abs=0.07)
+
+
+def test_the_learned_barrier_is_the_references(found: Any) -> None:
+    assert found.barrier("learned") == pytest.approx(found.barrier("reference"), abs=0.15)
+    assert found.reaction("learned") == pytest.approx(found.reaction("reference"), abs=0.1)
+
+
+def test_the_learned_profile_is_the_references(found: Any) -> None:
+    assert np.abs(found.errors).mean() < 0.1
+
+
+def test_the_barrier_of_the_reference_is_a_stationary_point_between_the_wells(found: Any) -> None:
+    for point in (found.start, found.saddle, found.end):
+        assert np.abs(point.reference.get_forces()).max() < 0.01
+        assert point.rmsd < 0.1
+    assert found.barrier("reference") > 2.5, "GFN2-xTB: no walker would cross it by itself"
+    assert 0.5 < found.reaction("reference") < 1.2, "HCN is the stable one"
