@@ -37,13 +37,13 @@ TRANSFER = psiflow.Combination(
 """How far the hydrogen has gone: −1.2 Å in HCN, 1.2 Å in HNC."""
 
 
-def learning(reference: Spec, labels: int = 80) -> psiflow.OnlineLearning:
+def learning(reference: Spec, labels: int = 90) -> psiflow.OnlineLearning:
     """The campaign."""
     return psiflow.OnlineLearning(
         potential=psiflow.potential("mace", r_max=4.0, max_ell=2),
         sampler=psiflow.sampler("openmm", ensemble="nvt", temperature=300.0, friction=50.0),
         reference=reference,
-        walkers=6,
+        walkers=3,  # more would ask for nearly the same labels at each step
         committee=3,
         budget=psiflow.Budget(labels=labels),
         bootstrap=psiflow.Bootstrap(structures=20),
