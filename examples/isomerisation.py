@@ -44,7 +44,8 @@ def learning(reference: Spec, labels: int = 90) -> psiflow.OnlineLearning:
         sampler=psiflow.sampler("openmm", ensemble="nvt", temperature=300.0, friction=50.0),
         reference=reference,
         walkers=3,  # more would ask for nearly the same labels at each step
-        committee=3,
+        committee=2,
+        schedule="sequential",  # no walker comes again to where the next model will know the way
         budget=psiflow.Budget(labels=labels),
         bootstrap=psiflow.Bootstrap(structures=20),
         walking=psiflow.Walking(
@@ -54,7 +55,7 @@ def learning(reference: Spec, labels: int = 90) -> psiflow.OnlineLearning:
             limits=psiflow.Limits(deviation=1.0, temperature_quantile=1e-20),
             errors=psiflow.ErrorThresholds(reset_force=1.5),
         ),
-        training=psiflow.Training(growth=0.2, fewest=6, steps=400, warm_steps=300, final_steps=1000),
+        training=psiflow.Training(steps=400, warm_steps=250, final_steps=1000),
     )
 
 

@@ -32,13 +32,9 @@ def example() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def result(example: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> psiflow.Result:
-    full = example.learning(psiflow.reference("ase", **LEVEL), labels=60)
-    smaller = {
-        "committee": 2,
-        "training": psiflow.Training(growth=0.2, fewest=6, steps=300, warm_steps=200, final_steps=600),
-    }
+    full = example.learning(psiflow.reference("ase", **LEVEL), labels=66)
     folder = tmp_path_factory.mktemp("isomerisation") / "campaign"
-    return full.model_copy(update=smaller).run(example.START, folder, progress=False)
+    return full.run(example.START, folder, progress=False)
 
 
 @pytest.fixture(scope="module")
