@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.calculators.emt import EMT
 
 from psiflow_core.components import Potential, Resources, TrainingResult, TrainingTask
 from psiflow_core.errors import ModelCorrupt, OptionError, TrainingFailed
@@ -203,6 +204,23 @@ def test_a_child_that_only_gets_worse_is_its_parent(small: Make, task: Make, tra
     child = small(warm_learning_rate=10.0).train(task(parent=trained.model, steps=20))
     assert child.errors == pytest.approx(trained.errors, rel=1e-9)
     assert child.history[-1]["force_rmse"] > 1.5 * trained.errors["force_rmse"]
+
+
+def force_error(model: Path, known: list[Atoms], small: Make) -> float:
+    answers = small().load(model).predict(known)
+    off = [one.forces - atoms.get_forces() for one, atoms in zip(answers, known, strict=True)]
+    return float(np.sqrt(np.mean(np.concatenate(off) ** 2)))
+
+
+def test_a_child_is_not_its_parent_again_where_that_is_wrong(small: Make, task: Make, training: list[Atoms]) -> None:
+    """One structure far from the few that the parent knows well."""
+    known, strange = training[:4], training[4].copy()
+    strange.rattle(0.3, seed=1)
+    strange.calc = EMT()
+    strange = with_label(strange, Label(strange.get_potential_energy(), strange.get_forces()))
+    parent = small().train(task(training=known, validation=[], steps=500)).model
+    child = small().train(task(parent=parent, training=[*known, strange], validation=[], steps=100)).model
+    assert force_error(child, [strange], small) < 0.9 * force_error(parent, [strange], small)
 
 
 def test_a_child_learns_from_more_data_faster_than_a_new_model(

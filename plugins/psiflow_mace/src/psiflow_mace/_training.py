@@ -112,13 +112,16 @@ class Run:
         return TrainingResult(self._folder / "model.pt", self.step, found, self._history)
 
     def _fall_back(self) -> None:
-        """Return to the weights at the start if the training has only made them worse."""
+        """Return to the weights at the start if the training has made them worse.
+
+        By the mean of the losses: a structure that the parent is wrong about is what the training is for.
+        """
         known = [*self._training, *self._validation]
         some = known[:: max(1, len(known) // COMPARED)]
         learned = {name: tensor.clone() for name, tensor in self._network.state_dict().items()}
-        after = self._typical_loss(self._residuals(some))
+        after = np.mean(self._losses_of(self._residuals(some)))
         self._network.load_state_dict(self._start.network().to(self._device).state_dict())
-        if after <= self._typical_loss(self._residuals(some)):
+        if after <= np.mean(self._losses_of(self._residuals(some))):
             self._network.load_state_dict(learned)
 
     def _take_step(self) -> float:
@@ -180,14 +183,18 @@ class Run:
 
     def _typical_loss(self, found: Sequence[Residual]) -> float:
         """The geometric mean of the structures' own losses: in a small set, one far from all others does not rule."""
+        return float(np.exp(np.mean(np.log(np.maximum(self._losses_of(found), 1e-30)))))
+
+    def _losses_of(self, found: Sequence[Residual]) -> list[float]:
         weights = self._options
-        losses = [
-            weights.energy_weight * one.energy**2
-            + weights.forces_weight * np.mean(one.forces**2)
-            + (0.0 if one.stress is None else weights.stress_weight * np.mean(one.stress**2))
+        return [
+            float(
+                weights.energy_weight * one.energy**2
+                + weights.forces_weight * np.mean(one.forces**2)
+                + (0.0 if one.stress is None else weights.stress_weight * np.mean(one.stress**2))
+            )
             for one in found
         ]
-        return float(np.exp(np.mean(np.log(np.maximum(losses, 1e-30)))))
 
     # Checkpoints -------------------------------------------------------------------------------------------
 

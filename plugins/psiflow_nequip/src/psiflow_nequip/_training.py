@@ -110,11 +110,14 @@ class Run:
         return TrainingResult(self._folder / "model.pt", self.step, found, self._history)
 
     def _has_got_worse(self, child: Any) -> bool:
-        """Whether the training has only made the weights at its start worse."""
+        """Whether the training has made the weights at its start worse.
+
+        By the mean of the losses: a structure that the parent is wrong about is what the training is for.
+        """
         known = [*self._training, *self._validation]
         some = known[:: max(1, len(known) // COMPARED)]
         parent = self._start.network().to(self._device).eval()
-        before, after = (self._typical_loss(residuals(one, some, self._device)) for one in (parent, child))
+        before, after = (np.mean(self._losses_of(residuals(one, some, self._device))) for one in (parent, child))
         return not after <= before
 
     def _take_step(self) -> float:
@@ -170,14 +173,18 @@ class Run:
 
     def _typical_loss(self, found: Sequence[Residual]) -> float:
         """The geometric mean of the structures' own losses: in a small set, one far from all others does not rule."""
+        return float(np.exp(np.mean(np.log(np.maximum(self._losses_of(found), 1e-30)))))
+
+    def _losses_of(self, found: Sequence[Residual]) -> list[float]:
         weights = self._options
-        losses = [
-            weights.energy_weight * one.energy**2
-            + weights.forces_weight * np.mean(one.forces**2)
-            + (0.0 if one.stress is None else weights.stress_weight * np.mean(one.stress**2))
+        return [
+            float(
+                weights.energy_weight * one.energy**2
+                + weights.forces_weight * np.mean(one.forces**2)
+                + (0.0 if one.stress is None else weights.stress_weight * np.mean(one.stress**2))
+            )
             for one in found
         ]
-        return float(np.exp(np.mean(np.log(np.maximum(losses, 1e-30)))))
 
     # Checkpoints -------------------------------------------------------------------------------------------
 
