@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ase import Atoms
 
 import psiflow_core as psiflow
+from psiflow_core.structures import Label, with_label
 from psiflow_core.variables import values
 
 pytest.importorskip("tblite", reason="no GFN2-xTB: pip install tblite")
@@ -30,11 +32,24 @@ def example() -> ModuleType:
     return module
 
 
+def rough_guesses(example: ModuleType) -> list[Atoms]:
+    """Labelled structures about the way, so that walkers need few more: the example itself begins with none of them."""
+    random = np.random.default_rng(0)
+    turns = np.linspace(np.pi, 0.0, 48) + random.normal(0.0, 0.1, 48)
+    shapes = [(random.normal(1.18, 0.04), 1.1 + 0.52 * np.cos(turn) ** 2 + random.normal(0.0, 0.08)) for turn in turns]
+    structures = [example.placed(*shape, turn) for shape, turn in zip(shapes, turns, strict=True)]
+    answers = example.Labelled(psiflow.reference("ase", **LEVEL)).predict(structures)
+    return [
+        with_label(atoms, Label(answer.energy, answer.forces))
+        for atoms, answer in zip(structures, answers, strict=True)
+    ]
+
+
 @pytest.fixture(scope="module")
 def result(example: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> psiflow.Result:
-    full = example.learning(psiflow.reference("ase", **LEVEL), labels=66)
+    learning = example.learning(psiflow.reference("ase", **LEVEL), labels=27)
     folder = tmp_path_factory.mktemp("isomerisation") / "campaign"
-    return full.run(example.START, folder, progress=False)
+    return learning.run(example.START, folder, data=rough_guesses(example), progress=False)
 
 
 @pytest.fixture(scope="module")
