@@ -39,9 +39,9 @@ test: lint $(NEQUIP)/environment.json
 
 test-core:
 	$(BIN)/python -m pytest -q tests/architecture tests/core
+	$(NEQUIP)/venv/bin/python -m pytest -q tests/plugins/nequip
 
 test-engines:
-	$(NEQUIP)/venv/bin/python -m pytest -q tests/plugins/nequip
 	$(BIN)/python -m pytest -q tests/plugins tests/end_to_end
 
 lint: $(VENV)/.test
