@@ -13,11 +13,12 @@ from psiflow_core.bias import Bias, Memory, WalkerBias
 from psiflow_core.components import Predictor, Resources, Sampler, SamplingTask, Segment, Spec, Walker
 from psiflow_core.errors import OptionError
 from psiflow_core.learning.schemes import Incremental, Place, biases_at
-from psiflow_core.learning.walkers import Walking, derive_seed
+from psiflow_core.learning.walkers import Segments, Walking, derive_seed
 from psiflow_core.models import TrainedPotential
 from psiflow_core.plugins import build
 from psiflow_core.predictors import CalculatorPredictor
 from psiflow_core.sampling import Limits, Visited, sample_together
+from psiflow_core.structures import check
 from psiflow_core.tasks import require_engine
 
 SOUND = Limits(deviation=1e6, lost=1e6)
@@ -53,7 +54,7 @@ class Trajectory:
 def sample(
     potential: TrainedPotential | Predictor | Calculator,
     sampler: Spec,
-    start: Atoms | Sequence[Atoms | Trajectory],
+    start: Atoms | Trajectory | Sequence[Atoms | Trajectory],
     steps: int,
     *,
     bias: Any = (),
@@ -77,19 +78,24 @@ def sample(
         limits: when the monitor stops a walker; its reason is in `Trajectory.segment.stopped`.
 
     Raises:
-        OptionError: what was given cannot be, or does not fit the structures.
+        OptionError, StructureError: what was given cannot be, or does not fit the structures.
+        EngineMissing: the sampler's engine cannot be imported here.
         WalkerExploded: energy or forces are not finite.
     """
-    given = [start] if isinstance(start, Atoms) else list(start)
-    if not given or steps < 1:
-        raise OptionError(f"{len(given)} walkers and {steps} steps: there is nothing to sample")
-    moving = cast(Sampler, build(sampler))
-    require_engine(moving)
+    segment = Segments(steps=steps, check_every=check_every, stride=stride)
+    given = [start] if isinstance(start, Atoms | Trajectory) else list(start)
+    moving = _sampler(sampler, given)
     walkers = [one.walker if isinstance(one, Trajectory) else Walker(one.copy()) for one in given]
     biases = _biased(given, walkers, bias, steps, moving)
     predictor = _predictor(potential, device)
     tasks = [
-        SamplingTask(steps, derive_seed(seed, "walker", number), check_every, stride, Resources(device=device))
+        SamplingTask(
+            segment.steps,
+            derive_seed(seed, "walker", number),
+            segment.check_every,
+            segment.stride,
+            Resources(device=device),
+        )
         for number in range(len(walkers))
     ]
     visits = sample_together(moving, walkers, tasks, predictor, predictor, limits, biases)
@@ -101,6 +107,21 @@ def _trajectory(visit: Visited, bias: WalkerBias) -> Trajectory:
         raise visit.error
     assert visit.segment is not None
     return Trajectory(visit.segment, bias.biases, bias.memories)
+
+
+def _sampler(sampler: Spec, given: Sequence[Atoms | Trajectory]) -> Sampler:
+    """The sampler, once it has accepted the structures."""
+    if not isinstance(sampler, Spec) or sampler.kind != "sampler":
+        raise OptionError(f"sampler: {sampler!r} is none; make one with psiflow.sampler(name, …)")
+    for one in given:
+        if not isinstance(one, Atoms | Trajectory):
+            raise OptionError(f"start: {one!r} is neither an ASE Atoms nor a Trajectory; read files with ase.io.read")
+    structures = [one.structure if isinstance(one, Trajectory) else one for one in given]
+    check(structures, "start")
+    moving = cast(Sampler, build(sampler))
+    require_engine(moving)
+    moving.check(structures)
+    return moving
 
 
 def _predictor(potential: TrainedPotential | Predictor | Calculator, device: str) -> Predictor:

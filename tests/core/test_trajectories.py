@@ -12,7 +12,7 @@ from ase.calculators.emt import EMT
 from ase.io import read
 
 import psiflow_core as psiflow
-from psiflow_core.errors import OptionError, WalkerExploded
+from psiflow_core.errors import OptionError, StructureError, WalkerExploded
 from psiflow_core.predictors import CalculatorPredictor, Sum
 from psiflow_core.variables import values
 
@@ -53,7 +53,7 @@ def test_equal_seeds_give_equal_trajectories(dimer: Atoms) -> None:
 )
 def test_a_trajectory_goes_on_as_if_it_had_not_ended(bias: object, dimer: Atoms) -> None:
     whole = psiflow.sample(EMT(), NVT, dimer, 60, bias=bias)
-    ended = psiflow.sample(EMT(), NVT, psiflow.sample(EMT(), NVT, dimer, 30, bias=bias), 30)
+    ended = psiflow.sample(EMT(), NVT, psiflow.sample(EMT(), NVT, dimer, 30, bias=bias)[0], 30)
     assert np.array_equal(ended[0].structure.positions, whole[0].structure.positions)
     assert ended[0].remembered[0].to_plain() == whole[0].remembered[0].to_plain()
 
@@ -103,8 +103,14 @@ def test_forces_that_are_not_finite_are_an_error() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ({"steps": 0}, "1 walkers and 0 steps"),
-        ({"start": []}, "0 walkers"),
+        ({"steps": 0}, "steps=0"),
+        ({"steps": 2.5}, "steps=2.5"),
+        ({"check_every": 0}, "check_every=0"),
+        ({"stride": -1}, "stride=-1"),
+        ({"start": []}, "there is no structure in it"),
+        ({"start": "start.xyz"}, r"neither an ASE Atoms nor a Trajectory; read files with ase\.io\.read"),
+        ({"sampler": "ase"}, r"sampler: 'ase' is none; make one with psiflow\.sampler"),
+        ({"sampler": psiflow.sampler("ase", ensemble="npt", pressure=1.0)}, "periodic"),
         ({"potential": "mace"}, "'mace' is no TrainedPotential, predictor or ASE calculator"),
         ({"bias": {"name": "harmonik"}}, "harmonik"),
         ({"bias": psiflow.Harmonic(variable=psiflow.Volume(), center=1.0, stiffness=1.0)}, "volume"),
@@ -123,5 +129,5 @@ def test_forces_that_are_not_finite_are_an_error() -> None:
 )
 def test_what_cannot_be_is_told(words: dict[str, object], said: str, dimer: Atoms) -> None:
     given = {"potential": EMT(), "sampler": NVT, "start": dimer, "steps": 5, **words}
-    with pytest.raises(OptionError, match=said):
+    with pytest.raises((OptionError, StructureError), match=said):
         psiflow.sample(**given)

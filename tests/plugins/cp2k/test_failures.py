@@ -89,8 +89,9 @@ def full_input(options: CP2K, atoms: Atoms) -> str:
 )
 def test_input_that_cp2k_refuses_is_refused_early_and_in_its_words(options, said, hydrogen, tmp_path) -> None:
     level = {} if "force_eval" in options else CHEAP
-    with pytest.raises(OptionError, match=said):
+    with pytest.raises(OptionError, match=said) as refusal:
         CP2K.parse({**level, **options}).check([hydrogen])
+    assert "see /" not in str(refusal.value), "the folder of a dry run is gone"
     failure = failure_of(hydrogen, tmp_path, **options)
     assert failure.reason == "bad input"
 

@@ -68,10 +68,12 @@ def _check_input(options: CP2K, atoms: Atoms) -> None:
         except ReferenceFailed as error:
             raise EngineMissing(f"reference 'cp2k': {error}") from error
         failure, refused = _output.complaint(folder, code), _output.is_refusal(folder)
-    if failure is not None and refused:
-        raise OptionError(f"reference 'cp2k', for {atoms.get_chemical_formula()}: {failure}") from failure
-    if failure is not None:
-        raise EngineMissing(f"reference 'cp2k': '{options.command}' does not work here: {failure}") from failure
+    if failure is None:
+        return
+    told = str(failure).removesuffix(f"; see {folder}")  # which is gone by now
+    if refused:
+        raise OptionError(f"reference 'cp2k', for {atoms.get_chemical_formula()}: {told}") from failure
+    raise EngineMissing(f"reference 'cp2k': '{options.command}' does not work here: {told}") from failure
 
 
 def _any_atom(options: CP2K) -> Atoms:
