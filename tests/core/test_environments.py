@@ -10,7 +10,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -21,6 +20,7 @@ import psutil
 import pytest
 import yaml
 from ase.build import molecule
+from psiflow_toys.waiting import PATIENCE, survivors, wait_until
 from rich.console import Console
 
 import psiflow_core
@@ -240,17 +240,15 @@ def test_a_stopped_creation_leaves_no_folder_and_no_process(folder: Path) -> Non
     heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what a shell starts with & ignores it
     made = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heeding)
     log = folder / "cut" / "install.log"
-    while not log.exists() or " -m pip install" not in log.read_text():
-        assert made.poll() is None, made.communicate()
-        time.sleep(0.05)
+    wait_until(lambda: log.exists() and " -m pip install" in log.read_text(), made)
     children = psutil.Process(made.pid).children(recursive=True)
     made.send_signal(signal.SIGINT)
-    out, _ = made.communicate(timeout=60)
+    out, _ = made.communicate(timeout=PATIENCE)
     assert made.returncode == 130
     assert "Nothing is left of it" in out
     assert list(folder.iterdir()) == []
     assert children
-    assert not psutil.wait_procs(children, timeout=1)[1]
+    assert not survivors(children)
 
 
 def test_a_creation_that_was_killed_is_told_and_cleared_away(folder: Path, psiflow: Psiflow) -> None:

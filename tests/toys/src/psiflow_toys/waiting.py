@@ -10,6 +10,8 @@ import psutil
 
 PATIENCE = 120.0
 """Far longer than a loaded machine takes; only a test that fails waits so long. [s]"""
+DEATH = 30.0
+"""Processes that were ended are gone by then, and those that are left alone are not. [s]"""
 
 
 def wait_until(
@@ -25,7 +27,7 @@ def wait_until(
         time.sleep(0.05)
 
 
-def survivors(processes: Iterable[psutil.Process | int], patience: float = PATIENCE) -> list[psutil.Process]:
+def survivors(processes: Iterable[psutil.Process | int], patience: float = DEATH) -> list[psutil.Process]:
     """Those of the processes that still run after so long.
 
     One that has ended stays in the list of processes until its parent, or process 1, asks for its exit code; neither
