@@ -112,7 +112,7 @@ class Witness:
     default_parameters = {}
     def __init__(self, folder):
         (Path(folder) / f"{os.getpid()}").touch()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while len(list(Path(folder).iterdir())) < 4 and time.monotonic() < deadline:
             time.sleep(0.05)
         raise ValueError(f"GPU {os.environ['CUDA_VISIBLE_DEVICES']}")

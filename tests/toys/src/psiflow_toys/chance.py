@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 import numpy as np
-from scipy.stats import t
+from scipy.stats import chi2, t
 
 SEED_SHIFT = int(os.environ.get("PSIFLOW_SEED_SHIFT", "0"))
 """Added to the seeds of all tests that sample."""
@@ -38,14 +38,7 @@ def assert_mean(parts: Any, expected: float, finds: float) -> None:
     five standard errors but twelve.
     """
     values = np.asarray(parts, float)
-    error = values.std(ddof=1) / np.sqrt(len(values))
-    bound = float(t.ppf(1 - FALSE_ALARM / 2, len(values) - 1)) * error
-    found = values.mean()
-    told = f"{found:.5g} ± {error:.2g} where {expected:.5g} is right, from {len(values)} parts"
-    if bound > finds:
-        raise AssertionError(f"{told}: an error of {finds:.2g} would not be found, only one of {bound:.2g}")
-    if abs(found - expected) > bound:
-        raise AssertionError(f"{told}: {abs(found - expected) / error:.1f} standard errors")
+    _assert(values.mean(), expected, values.std(ddof=1) / np.sqrt(len(values)), len(values) - 1, finds)
 
 
 def assert_alike(few: Any, many: Any, finds: float) -> None:
@@ -55,9 +48,17 @@ def assert_alike(few: Any, many: Any, finds: float) -> None:
     """
     few, many = np.asarray(few, float), np.asarray(many, float)
     error = many.std(ddof=1) * np.sqrt(1 / len(few) + 1 / len(many))
-    bound = float(t.ppf(1 - FALSE_ALARM / 2, len(many) - 1)) * error
-    told = f"{few.mean():.5g} ± {error:.2g} where {many.mean():.5g} is right, from {len(few)} draws"
-    if bound > finds:
-        raise AssertionError(f"{told}: an error of {finds:.2g} would not be found, only one of {bound:.2g}")
-    if abs(few.mean() - many.mean()) > bound:
-        raise AssertionError(f"{told}: {abs(few.mean() - many.mean()) / error:.1f} standard errors")
+    _assert(few.mean(), many.mean(), error, len(many) - 1, finds)
+
+
+def _assert(found: float, expected: float, error: float, freedom: int, finds: float) -> None:
+    bound = float(t.isf(FALSE_ALARM / 2, freedom))
+    told = f"{found:.5g} ± {error:.2g} where {expected:.5g} is right"
+    # The error is an estimate itself: it is too large only if it is so beyond chance.
+    surely = error * float(np.sqrt(freedom / chi2.isf(FALSE_ALARM, freedom)))
+    if bound * surely > finds:
+        raise AssertionError(f"{told}: an error of {finds:.2g} would not be found, only one of {bound * error:.2g}")
+    if abs(found - expected) > bound * error:
+        raise AssertionError(
+            f"{told}: {abs(found - expected) / error:.1f} standard errors, and {bound:.1f} are allowed"
+        )
