@@ -13,18 +13,17 @@ from ase.data import chemical_symbols
 from hypothesis import given
 from hypothesis import strategies as st
 
+from psiflow_core.checks import check, closest_pair
 from psiflow_core.errors import StructureError
+from psiflow_core.reading import read
 from psiflow_core.structures import (
     Label,
     canonical,
     charge_of,
-    check,
-    closest_pair,
     digest,
     from_plain,
     isolated_atom,
     label_of,
-    read,
     sha256,
     species,
     spin_of,
