@@ -97,6 +97,7 @@ def spin_of(atoms: Atoms) -> int:
 
     It is ``info["spin"]``, the same under a name of `SPIN`, or, of a molecule, the size of the sum of ASE's initial
     magnetic moments, plus 1. A crystal's moments say how its spins are ordered, and its reference settles the rest.
+    Beside a number that is told, moments, or charges, are a guess at where they are: they have to round to it.
 
     Raises:
         StructureError: it is not a whole number, or two names say different ones.
@@ -169,16 +170,22 @@ def _said(atoms: Atoms, quantity: Quantity) -> dict[str, int]:
     for name in quantity.arrays:
         values = array_of(atoms, name)
         if values is not None and not (quantity is SPIN and atoms.pbc.any()):
-            said[f"the sum of {name}"] = _sum(name, values) + quantity.default  # no charge is 0, no moment is 1
+            total = _total(values, quantity) + quantity.default  # no charge is 0, no moment is 1
+            guessed = said and all(abs(total - number) < 0.5 for number in said.values())
+            if not guessed:
+                said[f"the sum of {name}"] = _rounded(name, total)
     return said
 
 
-def _sum(name: str, values: NDArray[np.float64]) -> int:
-    """Of charges, or the size of that of moments."""
-    total = float(values.sum()) if name != MOMENTS else float(np.linalg.norm(values.sum(axis=0)))
+def _total(values: NDArray[np.float64], quantity: Quantity) -> float:
+    """The sum of charges, or the size of the sum of moments."""
+    return float(np.linalg.norm(values.sum(axis=0))) if quantity is SPIN else float(values.sum())
+
+
+def _rounded(name: str, total: float) -> int:
     if not np.isfinite(total) or abs(total - round(total)) > NEARLY:
         raise StructureError(
-            f"its {name} add up to {total:.4g}, not to a whole number; set ones that do, or del atoms.arrays['{name}']"
+            f"its {name} do not add up to a whole number; set ones that do, or del atoms.arrays['{name}']"
         )
     return round(total)
 

@@ -145,8 +145,10 @@ def _parts(given: Any, what: str) -> Iterable[tuple[str, list[Atoms]]]:
 
 
 def _not_structures(given: object, what: str) -> StructureError:
-    said = "nothing" if given is None else f"a {type(given).__name__}"
-    return StructureError(f"{what}: {said} is no structure; give an ASE Atoms, the path of a file, or a list of these")
+    said = "None" if given is None else f"a {type(given).__name__}"
+    return StructureError(
+        f"{what}: {said} holds no structure; give an ASE Atoms, the path of a file, or a list of these"
+    )
 
 
 def _wild(label: Label, highest_force: float) -> str | None:
