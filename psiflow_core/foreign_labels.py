@@ -174,20 +174,24 @@ def _chosen(atoms: Atoms, names: Names) -> Label:
         raise StructureError(f"it has no {', '.join(missing)}, and {_there(atoms)}")
     if names.stress and names.virial:
         raise StructureError("stress and virial say the same: name one of them")
-    stress = None
+    energy = _energy(numbers[names.energy], names.energy)
+    forces = _forces(numbers[names.forces], atoms, names.forces)
     if names.stress:
-        stress = _voigt(numbers[names.stress], names.stress)
-    elif names.virial:
-        stress = -_voigt(numbers[names.virial], names.virial) / _volume(atoms)
-    elif atoms.pbc.all():
-        level = _level(names.energy)
-        alike = [*_alike(atoms, "stress"), *_alike(atoms, "virial"), *({"stress"} & set(numbers))]
-        for name in (name for name in alike if _level(name) == level):
+        return Label(energy, forces, _voigt(numbers[names.stress], names.stress))
+    if names.virial:
+        return Label(energy, forces, -_voigt(numbers[names.virial], names.virial) / _volume(atoms))
+    if atoms.pbc.all():
+        _refuse_forgotten(atoms, names.energy)
+    return Label(energy, forces)
+
+
+def _refuse_forgotten(atoms: Atoms, energy: str) -> None:
+    """Refuse to leave out a stress or virial of the same level as the energy."""
+    alike = [*_alike(atoms, "stress"), *_alike(atoms, "virial"), *({"stress"} & set(results_of(atoms)))]
+    for name in alike:
+        if _level(name) == _level(energy):
             kind = "virial" if WORDS["virial"] & set(_words(name)) else "stress"
             raise StructureError(f"it has {name} too: name it, with {kind}='{name}', or remove it")
-    return Label(
-        _energy(numbers[names.energy], names.energy), _forces(numbers[names.forces], atoms, names.forces), stress
-    )
 
 
 def _numbers(atoms: Atoms) -> dict[str, Any]:

@@ -99,19 +99,19 @@ def label_of(atoms: Atoms) -> Label:
     Forces are the gradient of the free energy, where occupations are smeared.
 
     Raises:
-        StructureError: it carries none, or has been changed since it was computed.
+        StructureError: it carries none, has been changed since it was computed, or it is not made of numbers.
     """
     results = results_of(atoms)
     if not is_labelled(atoms):
         computed = getattr(atoms.calc, "results", {})
         why = ": it was moved or changed after it was computed" if computed and not results else ""
         raise StructureError(f"{atoms.get_chemical_formula()} has no label{why or ': energy and forces are needed'}")
-    stress = results.get("stress")
-    return Label(
-        float(results["free_energy"] if "free_energy" in results else results["energy"]),
-        np.asarray(results["forces"], float),
-        None if stress is None else np.asarray(stress, float),
-    )
+    energy, stress = results.get("free_energy", results.get("energy")), results.get("stress")
+    try:
+        forces, stress = np.asarray(results["forces"], float), None if stress is None else np.asarray(stress, float)
+        return Label(float(energy), forces, stress)
+    except (TypeError, ValueError):
+        raise StructureError(f"the label of {atoms.get_chemical_formula()} is not made of numbers") from None
 
 
 def isolated_atom(symbol: str) -> Atoms:

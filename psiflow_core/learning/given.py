@@ -41,7 +41,7 @@ OTHER_ZERO = (
 
 
 def structures(given: Structures, what: str) -> list[Atoms]:
-    """Structures from what a user may give for them, checked; those of `data` carry one label each.
+    """Structures from what a user may give for them, checked; those of `data` carry one label each, others none.
 
     Raises:
         StructureError: it is none of it, a file cannot be read, a structure is unsound, or it is not clear which
@@ -50,7 +50,7 @@ def structures(given: Structures, what: str) -> list[Atoms]:
     found: list[Atoms] = []
     for where, some in _parts(given, what):
         check(some, where, labelled=what == "data")
-        found += [labelled(one, f"{where} {n}") for n, one in enumerate(some)] if what == "data" else some
+        found += [labelled(one, f"{where} {n}") if what == "data" else one.copy() for n, one in enumerate(some)]
     if not found and what == "start":
         check(found, f"{what} structure")
     return found
