@@ -106,10 +106,11 @@ def label_of(atoms: Atoms) -> Label:
         computed = getattr(atoms.calc, "results", {})
         why = ": it was moved or changed after it was computed" if computed and not results else ""
         raise StructureError(f"{atoms.get_chemical_formula()} has no label{why or ': energy and forces are needed'}")
-    energy, stress = results.get("free_energy", results.get("energy")), results.get("stress")
+    energy = results["free_energy"] if "free_energy" in results else results["energy"]
+    stress = results.get("stress")
     try:
-        forces, stress = np.asarray(results["forces"], float), None if stress is None else np.asarray(stress, float)
-        return Label(float(energy), forces, stress)
+        given = None if stress is None else np.asarray(stress, float)
+        return Label(float(energy), np.asarray(results["forces"], float), given)
     except (TypeError, ValueError):
         raise StructureError(f"the label of {atoms.get_chemical_formula()} is not made of numbers") from None
 

@@ -21,7 +21,7 @@ from psiflow_core.learning.given import structures
 from psiflow_core.structures import digest, label_of
 from psiflow_core.tasks import read_label
 
-EMT_REFERENCE = psiflow.reference("ase", calculator="emt")
+EMT_LEVEL = psiflow.reference("ase", calculator="emt")
 CELL = 'Lattice="3.6 0 0 0 3.6 0 0 0 3.6" pbc="T T T" '
 COPPER = [("Cu", 0, 0, 0), ("Cu", 0, 1.8, 1.9), ("Cu", 1.8, 0, 1.8), ("Cu", 1.8, 1.8, 0.1)]
 VOLUME = 3.6**3
@@ -121,16 +121,13 @@ REF, DFT = READ.format("REF_"), READ.format("dft_")
         (frame("energy=none", forces=0.5), "the label of Cu4 is not made of numbers"),
     ],
 )
-@pytest.mark.parametrize("way", ["data", "import"])
+@pytest.mark.parametrize("take", [lambda file: structures(file, "data"), lambda file: import_labels(file, EMT_LEVEL)])
 def test_a_label_that_is_not_clear_is_refused_by_frame_and_names(
-    text: str, says: str, way: str, tmp_path: Path
+    text: str, says: str, take: Callable[[Path], Any], tmp_path: Path
 ) -> None:
     file = written(tmp_path, GOOD, text)
     with pytest.raises(StructureError, match=says) as told:
-        if way == "data":
-            structures(file, "data")
-        else:
-            psiflow_import(file, tmp_path)
+        take(file)
     assert "\n" not in str(told.value)
     assert "train.xyz" in str(told.value)
     assert " 1 (Cu4): " in str(told.value), "frames count from 0, as ASE counts them"
