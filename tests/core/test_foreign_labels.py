@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import psiflow_core as psiflow
 from psiflow_core.cli import main
 from psiflow_core.errors import StructureError
 from psiflow_core.foreign_labels import labelled
-from psiflow_core.labels import label_files
+from psiflow_core.labels import import_labels, label_files
 from psiflow_core.learning.given import structures
 from psiflow_core.structures import digest, label_of
 from psiflow_core.tasks import read_label

@@ -48,7 +48,7 @@ def xyz(comment: str) -> str:
         (
             "alloy.cif",
             cif("Cu1 Cu 0 0 0 0.6\nAu1 Au 0 0 0 0.4\n"),
-            r"site of atom 0, at \[0.0, 0.0, 0.0\] Å,.*0.6 Cu, 0.4 Au",
+            r"atom 0, at \[0.0, 0.0, 0.0\].* 0.6 Cu, 0.4 Au",
         ),
         ("vacancy.cif", cif("Cu1 Cu 0 0 0 0.5\n"), "is occupied by 0.5 Cu; choose one order of whole atoms"),
         ("split.cif", cif("Cu1 Cu 0 0 0 0.5\nCu2 Cu 0.15 0 0 0.5\n"), "is occupied by 0.5 Cu"),
@@ -56,7 +56,7 @@ def xyz(comment: str) -> str:
         (
             "lower.xyz",
             xyz('lattice="8 0 0 0 8 0 0 0 8"'),
-            "a cell under the name 'lattice', which is not read; write Lattice=",
+            "under the name 'lattice', which is not read; write Lat",
         ),
         ("cell.xyz", xyz('cell="8 0 0 0 8 0 0 0 8"'), "a cell under the name 'cell'"),
         ("upper.xyz", xyz('LATTICE="8 0 0 0 8 0 0 0 8"'), "a cell under the name 'LATTICE'"),
