@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -145,10 +146,8 @@ def _parts(given: Any, what: str) -> Iterable[tuple[str, list[Atoms]]]:
 
 
 def _not_structures(given: object, what: str) -> StructureError:
-    said = "None" if given is None else f"a {type(given).__name__}"
-    return StructureError(
-        f"{what}: {said} holds no structure; give an ASE Atoms, the path of a file, or a list of these"
-    )
+    form = "an ASE Atoms, the path of a file, or a list of these"
+    return StructureError(f"{what}: {reprlib.repr(given)} holds no structure; give {form}")
 
 
 def _wild(label: Label, highest_force: float) -> str | None:

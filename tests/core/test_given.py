@@ -89,13 +89,13 @@ def test_structures_are_given_as_atoms_files_and_lists_of_both(
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (None, "start: None is given; give an ASE Atoms, the path of a file, or a list of these"),
-        ([None], "start: None is given"),
-        ({"a.xyz": 1}, "start: a dict is given"),
-        (3, "start: a int is given"),
-        (b"a.xyz", "start: a bytes is given"),
-        ([[molecule("H2O")]], "start: a list is given"),
-        (np.zeros((3, 3)), "start: a ndarray is given"),
+        (None, "start: None holds no structure; give an ASE Atoms, the path of a file, or a list of these"),
+        ([None], "start: None holds"),
+        ({"a.xyz": 1}, "start: {'a.xyz': 1} holds"),
+        (3, "start: 3 holds"),
+        (b"a.xyz", "start: b'a.xyz' holds"),
+        ([[molecule("H2O")]], "holds no structure"),
+        (np.zeros((3, 3)), "holds no structure"),
         (["none.xyz"], r"none\.xyz: there is no such file"),
         (Path(__file__).parent, "it is a folder; give a file in it, or a list of files"),
         ((), "there is no structure in it"),
@@ -149,7 +149,7 @@ def copper(energy: float = -1.0, force: float = 0.1, stress: float = 0.0, move: 
     [
         (
             [copper(), copper(force=1e4, move=0.1)],
-            r"data 1 \(Cu4\): the force on atom 0 is 1\.732e\+04 eV/Å.*limits\.force",
+            r"data 1 \(Cu4\): the force on atom 0 is 1\.732e\+04 eV/Å",
         ),
         ([copper(stress=30.0)], r"its stress is 30 eV/Å³, 4807 GPa, and nothing above 500 GPa.*is it in kbar or GPa"),
         ([copper(energy=np.nan)], "not finite"),
@@ -240,7 +240,7 @@ def test_free_atoms_among_the_data_are_compared_and_not_learned(threads: Context
     result = run(tmp_path / "c", threads, data=data)
     assert sum(one.info["psiflow_origin"] == "initial" for one in result.dataset) == 3
     with pytest.raises(CampaignError, match=r"data 1: the free O atom of the data has .* eV, that of the reference"):
-        run(tmp_path / "other", threads, data=[free("H"), free("O", shift=3.0), *data])
+        run(tmp_path / "other", threads, data=[free("H"), free("O", shift=3.0), *data[:3]])
 
 
 def test_data_of_free_atoms_alone_are_nothing_to_begin_with(threads: Context, tmp_path: Path) -> None:
@@ -268,9 +268,7 @@ def hot(kelvin: float) -> Atoms:
 
 def test_a_start_that_is_too_hot_is_refused_before_anything_is_computed(threads: Context, tmp_path: Path) -> None:
     asked = learning(sampler=psiflow.sampler("ase", ensemble="nvt", temperature=300.0))
-    with pytest.raises(
-        StructureError, match=r"start structure 1 \(H2O\): it has momenta of \d+ K, and the sampler is at 300"
-    ):
+    with pytest.raises(StructureError, match=r"start structure 1 \(H2O\): it has momenta of \d+ K, and .* at 300"):
         run(tmp_path / "c", threads, learning=asked, start=[hot(300.0), hot(60000.0)])
     assert not list((tmp_path / "c" / "labels").rglob("*.json"))
 
