@@ -71,8 +71,8 @@ def read_request(file: Path) -> Request:
         written = given[kind] if several else [given[kind]]
         found = [component(kind, one, kind) for one in written]
         options[kind] = found if several else found[0]
-    file, names = _data(given.get("data"))
-    placed = {**given, "data": file}
+    data, names = _data(given.get("data"))
+    placed = {**given, "data": data}
     paths = {key: own / _path(key, placed[key]) for key in PATHS if placed.get(key) is not None}
     return Request(OnlineLearning(**options), paths, names, _pools(given.get("context")))
 

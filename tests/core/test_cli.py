@@ -417,7 +417,7 @@ def test_the_labels_of_a_yaml_files_data_are_found_under_their_names(
         ({"data": {"file": "d.xyz", "energy": "REF_energy"}}, "data: forces is missing; write {file: …, energy: …"),
         (
             {"data": {"file": "d.xyz", "enrgy": "E"}},
-            "data: enrgy='E'; write names in file, energy, forces, stress, virial",
+            "data: enrgy='E'; write names in file, energy, forces",
         ),
         ({"data": {"file": "d.xyz", "energy": 1, "forces": "f"}}, "data: energy=1; write names in file"),
         ({"data": "none.xyz"}, "/none.xyz: there is no such file; check the path"),
