@@ -18,7 +18,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from psiflow_core.errors import StructureError
 from psiflow_core.reading import read
-from psiflow_core.structures import Array, Label, is_labelled, label_of, results_of, with_label
+from psiflow_core.structures import Array, Label, energy_in, results_of, with_label
 
 SAME_ENERGY = 1e-4
 """Energies that differ by less are the same: codes converge to some 1e-5 eV. [eV]"""
@@ -46,6 +46,9 @@ OTHER_QUANTITIES = {
     *("relative", "delta", "scale", "mean", "bias", "field", "max", "norm", "above", "atomic", "local", "constant"),
 }
 """Words that say that it is no total energy, and no forces on atoms."""
+
+NO_FORCE = np.zeros((1, 3))
+"""On one atom, free or in a crystal of its images: data sets give the energy alone. [eV/Å]"""
 
 OWN = "psiflow_"
 """How the names begin of what psiflow says of a structure."""
@@ -124,15 +127,14 @@ def same_label(one: Label, other: Label) -> bool:
 
 def _only(atoms: Atoms) -> Label:
     """The label under ASE's names, if nothing else in the structure could be meant."""
-    written = {name: value for name, value in _numbers(atoms).items() if name in PLAIN}
-    by_hand = not results_of(atoms) and {"energy", "forces"} <= set(written) and not _is_stale(atoms)
-    if is_labelled(atoms):
-        known = label_of(atoms)
-        written = {"energy": known.energy, "forces": known.forces, "stress": known.stress}
-    elif not by_hand:
+    found = results_of(atoms)
+    by_hand = not found and not _is_stale(atoms)
+    written = {name: value for name, value in (_numbers(atoms) if by_hand else found).items() if name in PLAIN}
+    if len(atoms) == 1:
+        written.setdefault("forces", NO_FORCE)
+    if "forces" not in written or {"energy", "free_energy"}.isdisjoint(written):
         raise StructureError(_unlabelled(atoms))
-    energy = _energy(written.get("free_energy", written["energy"]), "energy")
-    forces = _forces(written["forces"], atoms, "forces")
+    energy, forces = _energy(energy_in(written), "energy"), _forces(written["forces"], atoms, "forces")
     for kind, value, tolerance in (("energy", energy, SAME_ENERGY), ("forces", forces, SAME_FORCE)):
         others = {name: other for name, other in _alike(atoms, kind).items() if not (by_hand and name in PLAIN)}
         rivals = [name for name, other in others.items() if not _near(value, other, tolerance)]
@@ -168,6 +170,8 @@ def _known_stress(atoms: Atoms, given: Any) -> Array | None:
 def _chosen(atoms: Atoms, names: Names) -> Label:
     """The label under the names that were given."""
     numbers = _numbers(atoms)
+    if len(atoms) == 1:
+        numbers.setdefault(names.forces, NO_FORCE)
     wanted = [name for name in (names.energy, names.forces, names.stress, names.virial) if name is not None]
     missing = [name for name in wanted if name not in numbers]
     if missing:

@@ -87,6 +87,11 @@ def results_of(atoms: Atoms) -> dict[str, Any]:
     return found
 
 
+def energy_in(results: dict[str, Any]) -> Any:
+    """The energy whose gradient the forces are: the free energy, where there is one."""
+    return results["free_energy"] if "free_energy" in results else results["energy"]
+
+
 def is_labelled(atoms: Atoms) -> bool:
     """Whether `label_of` finds one."""
     results = results_of(atoms)
@@ -94,9 +99,7 @@ def is_labelled(atoms: Atoms) -> bool:
 
 
 def label_of(atoms: Atoms) -> Label:
-    """The label that a structure carries: where there are both, its energy is the free energy.
-
-    Forces are the gradient of the free energy, where occupations are smeared.
+    """The label that a structure carries; its energy is that of `energy_in`.
 
     Raises:
         StructureError: it carries none, has been changed since it was computed, or it is not made of numbers.
@@ -106,11 +109,10 @@ def label_of(atoms: Atoms) -> Label:
         computed = getattr(atoms.calc, "results", {})
         why = ": it was moved or changed after it was computed" if computed and not results else ""
         raise StructureError(f"{atoms.get_chemical_formula()} has no label{why or ': energy and forces are needed'}")
-    energy = results["free_energy"] if "free_energy" in results else results["energy"]
     stress = results.get("stress")
     try:
         given = None if stress is None else np.asarray(stress, float)
-        return Label(float(energy), np.asarray(results["forces"], float), given)
+        return Label(float(energy_in(results)), np.asarray(results["forces"], float), given)
     except (TypeError, ValueError):
         raise StructureError(f"the label of {atoms.get_chemical_formula()} is not made of numbers") from None
 

@@ -119,7 +119,7 @@ REF, DFT = READ.format("REF_"), READ.format("dft_")
         (frame(f'energy=-1 virial="{FULL}" REF_virial="0 0 0 0 0 0 0 0 0"', forces=0.5), "it has REF_virial"),
         (frame('energy=-1 virial="1 2 3 9 5 7 3 7 9"', forces=0.5), "virial is not symmetric"),
         (frame(f'energy=-1 stress="{FULL}"', box="", forces=0.5), "it has a stress and is not periodic; set its pbc"),
-        (frame("energy=none", forces=0.5), "the label of Cu4 is not made of numbers"),
+        (frame("energy=none", forces=0.5), "energy is .*an energy is one number"),
     ],
 )
 @pytest.mark.parametrize("take", [lambda file: structures(file, "data"), lambda file: import_labels(file, EMT_LEVEL)])
@@ -265,3 +265,16 @@ def test_the_shape_of_a_stress_is_looked_at() -> None:
 def test_labels_of_structures_that_are_not_data_are_not_looked_at(where: str, tmp_path: Path) -> None:
     for text in (frame("energy=none", forces=0.5), BOTH):
         assert structures(written(tmp_path, text), where)[0].calc is None
+
+
+def test_one_atom_feels_no_force_and_needs_none_told(tmp_path: Path) -> None:
+    (tmp_path / "atoms.xyz").write_text(
+        '1\nProperties=species:S:1:pos:R:3 energy=-13.6 pbc="F F F"\nH 0 0 0\n'
+        '1\nProperties=species:S:1:pos:R:3 energy=-13.6 REF_energy=-13.5 pbc="F F F"\nH 0 0 0\n'
+    )
+    (one,) = structures(tmp_path / "atoms.xyz@:1", "data")
+    assert (label_of(one).energy, label_of(one).forces.tolist()) == (-13.6, [[0.0, 0.0, 0.0]])
+    _, other = psiflow.read_labelled(tmp_path / "atoms.xyz@:", energy="energy", forces="forces")
+    assert label_of(other).energy == -13.6
+    (named,) = psiflow.read_labelled(tmp_path / "atoms.xyz@1:", energy="REF_energy", forces="REF_forces")
+    assert (label_of(named).energy, label_of(named).forces.tolist()) == (-13.5, [[0.0, 0.0, 0.0]])
