@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,18 @@ OTHER_UNITS = re.compile(r"(?i)(?<![a-z])(bohrs?|hartrees?)(?![a-z])|atomic_?uni
 """Lengths and energies that are not in Å and eV."""
 
 XYZ = (".xyz", ".extxyz")
+
+TOLD = {
+    "gaussian-in": re.compile(r"^\s*(?P<charge>-?\d+)[ ,]+(?P<spin>\d+)\s*$", re.MULTILINE),
+    "gaussian-out": re.compile(r"Charge\s*=\s*(?P<charge>-?\d+)\s+Multiplicity\s*=\s*(?P<spin>\d+)"),
+    "orca-output": re.compile(
+        r"Total Charge\s+Charge\s+\.+\s*(?P<charge>-?\d+)\s+Multiplicity\s+Mult\s+\.+\s*(?P<spin>\d+)"
+    ),
+}
+"""How inputs and outputs of programs tell charge and multiplicity, which ASE's readers leave in the file."""
+
+FORMAL = re.compile(r"^M  CHG\s+\d+((?:\s+\d+\s+-?\d+)+)", re.MULTILINE)
+"""Formal charges of an MDL molfile: pairs of atom and charge."""
 
 
 def read(path: str | Path) -> list[Atoms]:
@@ -46,7 +58,7 @@ def read(path: str | Path) -> list[Atoms]:
         for lost in _lost(atoms):
             raise StructureError(f"{path} {number} ({atoms.get_chemical_formula()}): {lost}")
     if file.suffix not in XYZ:
-        _refuse_types(file, structures)
+        _look_into(file, structures)
     return structures
 
 
@@ -130,12 +142,37 @@ def _atoms_announced(line: str) -> int:
     return int(line) if line.strip().isdecimal() else 0  # what is no number is the reader's to refuse
 
 
-def _refuse_types(file: Path, structures: Sequence[Any]) -> None:
-    """LAMMPS numbers its kinds of atoms: without elements or masses, ASE takes 1, 2, 3 for H, He, Li."""
+def _look_into(file: Path, structures: Sequence[Atoms]) -> None:
+    """What stands in a file, and has not come with its structures."""
     from ase.io.formats import filetype
 
-    if filetype(str(file)) != "lammps-dump-text":
-        return
+    known = filetype(str(file))
+    if known in TOLD:
+        text = file.read_text(errors="replace")
+        _tell(file, structures, [found.groupdict() for found in TOLD[known].finditer(text)])
+    elif known in ("mol", "sdf"):
+        pairs = [found[1].split() for found in FORMAL.finditer(file.read_text(errors="replace"))]
+        _tell(
+            file, structures, [{"charge": sum(int(charge) for pair in pairs for charge in pair[1::2])}] if pairs else []
+        )
+    elif known == "lammps-dump-text":
+        _refuse_types(file, structures)
+
+
+def _tell(file: Path, structures: Sequence[Atoms], told: Sequence[Mapping[str, Any]]) -> None:
+    """Put what a file tells of charge and spin into its structures."""
+    numbers = {tuple(sorted((name, int(value)) for name, value in one.items())) for one in told}
+    if len(numbers) > 1:
+        raise StructureError(
+            f"{file.absolute()} tells several charges or multiplicities; give structures that have one"
+        )
+    for atoms in structures:
+        for name, value in next(iter(numbers), ()):
+            atoms.info.setdefault(name, value)
+
+
+def _refuse_types(file: Path, structures: Sequence[Atoms]) -> None:
+    """LAMMPS numbers its kinds of atoms: without elements or masses, ASE takes 1, 2, 3 for H, He, Li."""
     text = file.read_text(errors="replace")
     header = next((line.split() for line in text.splitlines() if line.startswith("ITEM: ATOMS")), [])
     if not {"element", "mass"} & set(header):

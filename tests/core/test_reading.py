@@ -11,6 +11,8 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.io import write
 
+from psiflow_core.checks import check
+from psiflow_core.electrons import electrons
 from psiflow_core.errors import StructureError
 from psiflow_core.reading import read
 
@@ -172,3 +174,67 @@ def test_a_file_of_many_structures_is_read_whole(tmp_path: Path) -> None:
     frames = [Atoms("H2", [[0, 0, 0], [0, 0, 0.7 + 0.01 * n]]) for n in range(20)]
     write(tmp_path / "many.xyz", frames)
     assert np.allclose([one.get_distance(0, 1) for one in read(tmp_path / "many.xyz")], np.arange(0.7, 0.9, 0.01)[:20])
+
+
+GAUSSIAN_OUT = f""" Entering Gaussian System, Link 0=g16
+ Charge =  1 Multiplicity = 2
+                         Standard orientation:
+ {"-" * 69}
+ Center     Atomic      Atomic             Coordinates (Angstroms)
+ Number     Number       Type             X           Y           Z
+ {"-" * 69}
+      1          8           0        0.000000    0.000000    0.119000
+      2          1           0        0.000000    0.763000   -0.477000
+      3          1           0        0.000000   -0.763000   -0.477000
+ {"-" * 69}
+ SCF Done:  E(UB3LYP) =  -75.9000000     A.U. after    9 cycles
+"""
+GAUSSIAN_IN = f"# b3lyp/6-31g\n\ntitle\n\n1 2\n{WATER}\n"
+ORCA = f"""                                 * O   R   C   A *
+---------------------------------
+CARTESIAN COORDINATES (ANGSTROEM)
+---------------------------------
+{WATER}
+----------------------------
+CARTESIAN COORDINATES (A.U.)
+----------------------------
+ Total Charge           Charge          ....    1
+ Multiplicity           Mult            ....    2
+FINAL SINGLE POINT ENERGY       -75.900000000000
+                             ****ORCA TERMINATED NORMALLY****
+"""
+MOL = """hydroxide
+
+
+  2  1  0  0  0  0            999 V2000
+    0.0000    0.0000    0.0000 O   0  5  0  0  0  0  0  0  0  0  0  0
+    0.0000    0.0000    0.9700 H   0  0  0  0  0  0  0  0  0  0  0  0
+  1  2  1  0
+M  CHG  1   1  -1
+M  END
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("gaussian.log", GAUSSIAN_OUT, {"charge": 1, "spin": 2}),
+        ("gaussian.gjf", GAUSSIAN_IN, {"charge": 1, "spin": 2}),
+        ("orca.out", ORCA, {"charge": 1, "spin": 2}),
+        ("hydroxide.mol", MOL, {"charge": -1}),
+        ("hydroxide.sdf", MOL + "$$$$\n", {"charge": -1}),
+    ],
+)
+def test_charge_and_spin_of_other_programs_files_are_not_lost(
+    name: str, text: str, told: dict[str, int], tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(text)
+    (found,) = read(tmp_path / name)
+    assert electrons(found) == told
+    check([found])
+
+
+def test_a_file_of_several_charges_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "two.log").write_text(GAUSSIAN_OUT + " Charge =  0 Multiplicity = 1\n")
+    with pytest.raises(StructureError, match=r"two\.log tells several charges or multiplicities"):
+        read(tmp_path / "two.log")
