@@ -31,6 +31,8 @@ TOLD = {
 }
 """How inputs and outputs of programs tell charge and multiplicity, which ASE's readers leave in the file."""
 
+MOLFILES = ("mol", "sdf")
+
 FORMAL = re.compile(r"^M  CHG\s+\d+((?:\s+\d+\s+-?\d+)+)", re.MULTILINE)
 """Formal charges of an MDL molfile: pairs of atom and charge."""
 
@@ -147,16 +149,20 @@ def _look_into(file: Path, structures: Sequence[Atoms]) -> None:
     from ase.io.formats import filetype
 
     known = filetype(str(file))
-    if known in TOLD:
-        text = file.read_text(errors="replace")
+    if known not in (*TOLD, *MOLFILES, "lammps-dump-text"):
+        return
+    text = file.read_text(errors="replace")
+    if known == "lammps-dump-text":
+        _refuse_types(file, text, structures)
+    elif known in TOLD:
         _tell(file, structures, [found.groupdict() for found in TOLD[known].finditer(text)])
-    elif known in ("mol", "sdf"):
-        pairs = [found[1].split() for found in FORMAL.finditer(file.read_text(errors="replace"))]
-        _tell(
-            file, structures, [{"charge": sum(int(charge) for pair in pairs for charge in pair[1::2])}] if pairs else []
-        )
-    elif known == "lammps-dump-text":
-        _refuse_types(file, structures)
+    else:
+        first, _, others = text.partition("$$$$")
+        if others.strip():
+            raise StructureError(f"{file.absolute()} holds several molecules, and ASE reads the first; split the file")
+        pairs = [found[1].split() for found in FORMAL.finditer(first)]
+        charge = sum(int(number) for pair in pairs for number in pair[1::2])
+        _tell(file, structures, [{"charge": charge}] if pairs else [])
 
 
 def _tell(file: Path, structures: Sequence[Atoms], told: Sequence[Mapping[str, Any]]) -> None:
@@ -171,9 +177,8 @@ def _tell(file: Path, structures: Sequence[Atoms], told: Sequence[Mapping[str, A
             atoms.info.setdefault(name, value)
 
 
-def _refuse_types(file: Path, structures: Sequence[Atoms]) -> None:
+def _refuse_types(file: Path, text: str, structures: Sequence[Atoms]) -> None:
     """LAMMPS numbers its kinds of atoms: without elements or masses, ASE takes 1, 2, 3 for H, He, Li."""
-    text = file.read_text(errors="replace")
     header = next((line.split() for line in text.splitlines() if line.startswith("ITEM: ATOMS")), [])
     if not {"element", "mass"} & set(header):
         numbers = sorted({int(number) for atoms in structures for number in atoms.numbers})

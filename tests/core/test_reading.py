@@ -17,6 +17,16 @@ from psiflow_core.errors import StructureError
 from psiflow_core.reading import read
 
 WATER = "O 0 0 0.119\nH 0 0.763 -0.477\nH 0 -0.763 -0.477\n"
+MOL = """hydroxide
+
+
+  2  1  0  0  0  0            999 V2000
+    0.0000    0.0000    0.0000 O   0  5  0  0  0  0  0  0  0  0  0  0
+    0.0000    0.0000    0.9700 H   0  0  0  0  0  0  0  0  0  0  0  0
+  1  2  1  0
+M  CHG  1   1  -1
+M  END
+"""
 TAIL = "Cu8 Cu 0.5 0 0.5 1\nCu9 Cu 0 0.5 0.5 1\n"
 
 
@@ -68,6 +78,7 @@ def xyz(comment: str) -> str:
         ("words.xyz", xyz("water, in Bohr"), "its comment says Bohr"),
         ("hartree.xyz", xyz('note="energies in Hartree"'), "its comment says Hartree"),
         ("blank.xyz", xyz("") + "\n" + xyz(""), "line 6 is blank, and what follows it would be left out"),
+        ("two.sdf", 2 * (MOL + "$$$$\n"), "holds several molecules, and ASE reads the first; split the file"),
         ("cut.xyz", xyz("") + "3\n\nO 0 0 0\n", "Frame has 1 atoms, expected 3"),
         ("more.xyz", xyz("") + "H 0 0 0\n", "Expected xyz header"),
         ("types.lammpstrj", dump("id type x y z", "1 2 0 0 0"), r"it has types \[2\] and no elements"),
@@ -176,6 +187,7 @@ def test_a_file_of_many_structures_is_read_whole(tmp_path: Path) -> None:
     assert np.allclose([one.get_distance(0, 1) for one in read(tmp_path / "many.xyz")], np.arange(0.7, 0.9, 0.01)[:20])
 
 
+REAL = WATER.replace(" 0 ", " 0.0 ").replace(" 0 ", " 0.0 ")
 GAUSSIAN_OUT = f""" Entering Gaussian System, Link 0=g16
  Charge =  1 Multiplicity = 2
                          Standard orientation:
@@ -189,29 +201,20 @@ GAUSSIAN_OUT = f""" Entering Gaussian System, Link 0=g16
  {"-" * 69}
  SCF Done:  E(UB3LYP) =  -75.9000000     A.U. after    9 cycles
 """
-GAUSSIAN_IN = f"# b3lyp/6-31g\n\ntitle\n\n1 2\n{WATER}\n"
+GAUSSIAN_IN = f"# b3lyp/6-31g\n\ntitle\n\n1 2\n{REAL}\n"
 ORCA = f"""                                 * O   R   C   A *
 ---------------------------------
 CARTESIAN COORDINATES (ANGSTROEM)
 ---------------------------------
-{WATER}
+{REAL}
 ----------------------------
 CARTESIAN COORDINATES (A.U.)
 ----------------------------
+Number of atoms                             ...      3
  Total Charge           Charge          ....    1
  Multiplicity           Mult            ....    2
 FINAL SINGLE POINT ENERGY       -75.900000000000
                              ****ORCA TERMINATED NORMALLY****
-"""
-MOL = """hydroxide
-
-
-  2  1  0  0  0  0            999 V2000
-    0.0000    0.0000    0.0000 O   0  5  0  0  0  0  0  0  0  0  0  0
-    0.0000    0.0000    0.9700 H   0  0  0  0  0  0  0  0  0  0  0  0
-  1  2  1  0
-M  CHG  1   1  -1
-M  END
 """
 
 
