@@ -121,8 +121,11 @@ def labelled(atoms: Atoms, where: str, names: Names | None = None) -> Atoms:
 
 def same_label(one: Label, other: Label) -> bool:
     """Whether two labels of a structure are the same but for the noise of a calculation."""
-    energies = abs(one.energy - other.energy) <= SAME_ENERGY
-    return bool(energies and one.forces.shape == other.forces.shape and _near(one.forces, other.forces, SAME_FORCE))
+    if abs(one.energy - other.energy) > SAME_ENERGY or not _near(one.forces, other.forces, SAME_FORCE):
+        return False
+    if one.stress is None or other.stress is None:
+        return one.stress is other.stress
+    return _near(one.stress, other.stress, SAME_STRESS)
 
 
 def _only(atoms: Atoms) -> Label:
@@ -213,7 +216,7 @@ def _alike(atoms: Atoms, kind: str) -> dict[str, Any]:
         words = set(_words(str(name)))
         fits = {"energy": array.size == 1, "forces": array.shape == (len(atoms), 3)}.get(kind, array.size in (6, 9))
         if array.dtype.kind in "iuf" and fits and words & WORDS[kind] and not words & OTHER_QUANTITIES:
-            found[str(name)] = array.astype(float)
+            found[str(name)] = array.reshape(()).astype(float) if kind == "energy" else array.astype(float)
     return found
 
 
@@ -224,7 +227,7 @@ def _words(name: str) -> list[str]:
 
 def _level(name: str) -> frozenset[str]:
     """What is left of a name without the quantity: the level of theory, mostly."""
-    return frozenset(_words(name)).difference(*WORDS.values(), {"free", "total"})
+    return frozenset(_words(name)).difference(*WORDS.values(), {"free", "total", "tot"})
 
 
 def _way(atoms: Atoms, like: str) -> str:
@@ -245,7 +248,8 @@ def _unlabelled(atoms: Atoms) -> str:
     if _is_stale(atoms):
         return "it has no label: it was moved or changed after it was computed; compute it anew, or leave it out"
     forces = [_level(name) for name in _alike(atoms, "forces")]
-    energies = [name for name in _alike(atoms, "energy") if _level(name) in forces]
+    energies = [*_alike(atoms, "energy"), *({"energy"} & set(results_of(atoms)))]
+    energies = [name for name in energies if _level(name) in forces]
     way = f"; if they are the label: {_way(atoms, energies[0])}" if energies else ""
     return f"it has no label: energy and forces are needed, and {_there(atoms)}{way}"
 
@@ -288,4 +292,5 @@ def _volume(atoms: Atoms) -> float:
 
 
 def _near(one: Any, other: Any, tolerance: float) -> bool:
-    return bool(np.allclose(np.asarray(one), np.asarray(other), rtol=0, atol=tolerance, equal_nan=True))
+    first, second = np.asarray(one), np.asarray(other)
+    return first.shape == second.shape and bool(np.allclose(first, second, rtol=0, atol=tolerance, equal_nan=True))

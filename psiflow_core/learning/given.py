@@ -84,8 +84,8 @@ def check_data(data: Sequence[Atoms], highest_force: float) -> None:
         first, other = seen.setdefault(digest(structure), (number, label))
         if not same_label(label, other):
             raise StructureError(
-                f"{where}: data {first} is the same structure with another label, energies {other.energy:.6f} and "
-                f"{label.energy:.6f} eV; leave one of them out"
+                f"{where}: data {first} is the same structure with other energy, forces or stress (energies "
+                f"{other.energy:.6f} and {label.energy:.6f} eV); leave one of them out"
             )
 
 

@@ -102,6 +102,8 @@ REF, DFT = READ.format("REF_"), READ.format("dft_")
             frame("pbe_energy=-2 hf_energy=-1", pbe_forces=0.1, hf_forces=0.2),
             "there is hf_energy, hf_forces",
         ),
+        (frame("energy=-2", force=0.1), r"no label.*read_labelled\(path, energy='energy', forces='force'\)"),
+        (frame("TotEnergy=-2", force=0.1), r"no label.*read_labelled\(path, energy='TotEnergy', forces='force'\)"),
         (frame("energy=-2"), "no label: energy and forces are needed, and there is energy"),
         (frame(), "no label: energy and forces are needed, and there is nothing but atoms"),
         (
@@ -212,6 +214,8 @@ def test_a_label_that_was_written_by_hand_is_taken() -> None:
     (found,) = structures([by_hand(energy=-3.0)], "data")
     assert label_of(found).energy == -3.0
     assert label_of(found).forces[0, 0] == 0.25
+    (array,) = structures([by_hand(energy=np.array([-3.0]), total_energy=np.array([-3.0]))], "data")
+    assert label_of(array).energy == -3.0
     (smeared,) = structures([by_hand(energy=-3.0, free_energy=-3.5)], "data")
     assert label_of(smeared).energy == -3.5
 

@@ -154,8 +154,9 @@ def copper(energy: float = -1.0, force: float = 0.1, stress: float = 0.0, move: 
         ([copper(stress=30.0)], r"its stress is 30 eV/Å³, 4807 GPa, and nothing above 500 GPa.*is it in kbar or GPa"),
         ([copper(energy=np.nan)], "not finite"),
         ([copper(stress=np.inf)], "not finite"),
-        ([copper(), copper(energy=-1.01)], r"data 1 \(Cu4\): data 0 is the same structure with another label"),
-        ([copper(), copper(force=0.2)], "data 0 is the same structure with another label"),
+        ([copper(), copper(energy=-1.01)], r"data 1 \(Cu4\): data 0 is the same structure with other energy"),
+        ([copper(), copper(stress=0.1)], "data 0 is the same structure with other energy, forces or stress"),
+        ([copper(), copper(force=0.2)], "data 0 is the same structure with other energy"),
     ],
 )
 def test_a_label_that_no_sound_calculation_gives_is_refused(data: list[Atoms], says: str) -> None:
