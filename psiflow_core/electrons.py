@@ -140,7 +140,10 @@ def electronic_problem(atoms: Atoms, labelled: bool = False) -> str | None:
         return unclear
     protons, most = int(atoms.numbers.sum()), HELD * len(atoms)
     if not -most <= charge < protons:
-        return f"its charge is {charge}; {protons} protons can have {-most} to {protons - 1:+d}; set info['charge']"
+        return (
+            f"its charge is {charge}, which leaves {protons - charge} electrons to {protons} protons; it can be "
+            f"{-most} to {protons - 1}; set info['charge']"
+        )
     counted = bool(_said(atoms, SPIN)) or not atoms.pbc.any()  # a crystal that says nothing: its reference settles it
     count = protons - charge
     if counted and not (1 <= spin <= count + 1 and (count + spin) % 2):
