@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,7 +85,8 @@ UNCLEAR = {
 def charge_of(atoms: Atoms) -> int:
     """The total charge, 0 where nothing is said of it. [e]
 
-    It is ``info["charge"]``, the same under a name of `CHARGE`, or the sum of ASE's initial charges.
+    It is ``info["charge"]``, the same under a name of `CHARGE`, or the sum of ASE's initial charges, rounded; whether
+    that is whole, and fits to what is told, is `electronic_problem`'s to say.
 
     Raises:
         StructureError: it is not a whole number, or two names say different ones.
@@ -97,7 +99,6 @@ def spin_of(atoms: Atoms) -> int:
 
     It is ``info["spin"]``, the same under a name of `SPIN`, or, of a molecule, the size of the sum of ASE's initial
     magnetic moments, plus 1. A crystal's moments say how its spins are ordered, and its reference settles the rest.
-    Beside a number that is told, moments, or charges, are a guess at where they are: they have to round to it.
 
     Raises:
         StructureError: it is not a whole number, or two names say different ones.
@@ -111,7 +112,12 @@ def electrons(atoms: Atoms) -> dict[str, int]:
     Raises:
         StructureError: as `charge_of` and `spin_of`.
     """
-    return {quantity.key: _settled(atoms, quantity) for quantity in (CHARGE, SPIN) if _said(atoms, quantity)}
+    return {quantity.key: _settled(atoms, quantity) for quantity in (CHARGE, SPIN) if _says(atoms, quantity)}
+
+
+def _says(atoms: Atoms, quantity: Quantity) -> bool:
+    """Whether anything is said of it, by a name or an array."""
+    return bool(_told(atoms, quantity) or _sums(atoms, quantity))
 
 
 def says_electrons(name: str) -> bool:
@@ -133,9 +139,9 @@ def electronic_problem(atoms: Atoms, labelled: bool = False) -> str | None:
     """
     try:
         charge, spin = charge_of(atoms), spin_of(atoms)
+        unclear = _contradiction(atoms, CHARGE) or _contradiction(atoms, SPIN) or _unclear(atoms)
     except StructureError as error:
         return str(error)
-    unclear = _unclear(atoms)
     if unclear or labelled:
         return unclear
     protons, most = int(atoms.numbers.sum()), HELD * len(atoms)
@@ -144,7 +150,7 @@ def electronic_problem(atoms: Atoms, labelled: bool = False) -> str | None:
             f"its charge is {charge}, which leaves {protons - charge} electrons to {protons} protons; it can be "
             f"{-most} to {protons - 1}; set info['charge']"
         )
-    counted = bool(_said(atoms, SPIN)) or not atoms.pbc.any()  # a crystal that says nothing: its reference settles it
+    counted = _says(atoms, SPIN) or not atoms.pbc.any()  # a crystal that says nothing: its reference settles it
     count = protons - charge
     if counted and not (1 <= spin <= count + 1 and (count + spin) % 2):
         kind = "an odd one" if count % 2 == 0 else "an even one"
@@ -156,41 +162,50 @@ def electronic_problem(atoms: Atoms, labelled: bool = False) -> str | None:
 
 
 def _settled(atoms: Atoms, quantity: Quantity) -> int:
-    said = _said(atoms, quantity)
-    if len(set(said.values())) > 1:
-        told = ", ".join(f"{name} says {value}" for name, value in said.items())
-        raise StructureError(f"its {quantity.key} is told in several ways that differ ({told}); keep the right one")
-    return next(iter(said.values()), quantity.default)
+    """The number that is told; else the one that its arrays add up to."""
+    told = _told(atoms, quantity)
+    if len(set(told.values())) > 1:
+        raise StructureError(_differ(quantity, told))
+    sums = [total for total in _sums(atoms, quantity).values() if np.isfinite(total)]
+    return next(iter(told.values()), round(sums[0]) if sums else quantity.default)
 
 
-def _said(atoms: Atoms, quantity: Quantity) -> dict[str, int]:
-    """What is said of it, by where it is said."""
-    said = {
+def _told(atoms: Atoms, quantity: Quantity) -> dict[str, int]:
+    """What is said of it in ``info``, by where it is said."""
+    return {
         f"info['{name}']": _whole(f"info['{name}']", value)
         for name, value in atoms.info.items()
         if _letters(name) in quantity.names
     }
+
+
+def _sums(atoms: Atoms, quantity: Quantity) -> dict[str, float]:
+    """What arrays add up to; moments by the size of their sum, and those of a crystal are an order, no multiplicity."""
+    if quantity is SPIN and atoms.pbc.any():
+        return {}
+    sums = {}
     for name in quantity.arrays:
         values = array_of(atoms, name)
-        if values is not None and not (quantity is SPIN and atoms.pbc.any()):
-            total = _total(values, quantity) + quantity.default  # no charge is 0, no moment is 1
-            guessed = said and all(abs(total - number) < 0.5 for number in said.values())
-            if not guessed:
-                said[f"the sum of {name}"] = _rounded(name, total)
-    return said
+        if values is not None:
+            total = np.linalg.norm(values.sum(axis=0)) if quantity is SPIN else values.sum()
+            sums[name] = float(total) + quantity.default  # no charge is 0, no moment is 1
+    return sums
 
 
-def _total(values: NDArray[np.float64], quantity: Quantity) -> float:
-    """The sum of charges, or the size of the sum of moments."""
-    return float(np.linalg.norm(values.sum(axis=0))) if quantity is SPIN else float(values.sum())
+def _contradiction(atoms: Atoms, quantity: Quantity) -> str | None:
+    """Why an array cannot be meant so; beside a number that is told it is a guess, and has to round to it."""
+    number, told = _settled(atoms, quantity), _told(atoms, quantity)
+    for name, total in _sums(atoms, quantity).items():
+        if not told and abs(total - round(total)) > NEARLY:
+            return f"its {name} do not add up to a whole number; set ones that do, or del atoms.arrays['{name}']"
+        if abs(total - number) >= 0.5:
+            return _differ(quantity, {**told, f"the sum of {name}": round(total, 2)})
+    return None
 
 
-def _rounded(name: str, total: float) -> int:
-    if not np.isfinite(total) or abs(total - round(total)) > NEARLY:
-        raise StructureError(
-            f"its {name} do not add up to a whole number; set ones that do, or del atoms.arrays['{name}']"
-        )
-    return round(total)
+def _differ(quantity: Quantity, said: Mapping[str, float]) -> str:
+    ways = ", ".join(f"{name} says {value:g}" for name, value in said.items())
+    return f"its {quantity.key} is told in several ways that differ ({ways}); keep the right one"
 
 
 def _whole(name: str, value: Any) -> int:

@@ -70,7 +70,6 @@ def test_the_hash_sees_magnetic_moments_and_they_survive_json(atoms: Atoms, data
     collinear = data.draw(st.booleans())
     moments = np.array([data.draw(coordinate if collinear else vector) for _ in atoms])
     moments[0] = 2.2
-    atoms.pbc[0] = True  # the moments of a molecule say its spin, too
     magnetic = atoms.copy()
     magnetic.set_initial_magnetic_moments(moments)
     assert digest(magnetic) != digest(atoms)
