@@ -143,7 +143,7 @@ def flipped_zeros(atoms: Atoms, data: st.DataObject) -> None:
 
 
 def declared(atoms: Atoms, data: st.DataObject) -> None:
-    atoms.info.setdefault("charge", data.draw(st.sampled_from([0, 0.0, np.int64(0), False])))
+    atoms.info.setdefault("charge", data.draw(st.sampled_from([0, 0.0, np.int64(0)])))
     atoms.info.setdefault("spin", data.draw(st.sampled_from([1, 1.0, np.int32(1)])))
 
 
