@@ -1,4 +1,4 @@
-"""Parsl's worker-process executor, guarded: nothing outlives the driver, and nothing waits for ever on what has died."""
+"""Parsl's worker-process executor, guarded: nothing outlives the driver, nothing waits for ever on what has died."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import shlex
 import sys
 import time
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import zmq
@@ -183,8 +182,8 @@ class WorkerProcesses(HighThroughputExecutor):
         said = self._words_of(last, status[last]) or "it said nothing"
         code = "" if status[last].exit_code is None else f" (exit code {status[last].exit_code})"
         return (
-            f"the workers of pool '{self.label}' do not start: its last {len(ended)} blocks ended before they answered. "
-            f"Block {last}{code}: {said}"
+            f"the workers of pool '{self.label}' do not start: its last {len(ended)} blocks ended before they "
+            f"answered. Block {last}{code}: {said}"
         )
 
     def _words_of(self, block: str, status: JobStatus) -> str:

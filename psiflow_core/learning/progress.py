@@ -77,7 +77,7 @@ class Pace:
 
 
 class _Lines:
-    """For logs: what happens; a line when a training begins or ends, and when a tenth of the labels, or of the tests, has come."""
+    """For logs: a line when a training begins or ends, when a tenth of the labels or tests has come, and for messages."""
 
     def __init__(self, state: State, settings: Settings, folder: Path) -> None:
         self._state = state

@@ -117,12 +117,12 @@ def test_a_broken_plugin_is_a_failing_line(monkeypatch: pytest.MonkeyPatch) -> N
 def test_processes_that_outlived_their_driver_are_found(tmp_path: Path) -> None:
     sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
     driver = subprocess.Popen(sleep)
-    guarded = subprocess.Popen([*guard.command(driver.pid, tmp_path), *sleep])
+    guarded = subprocess.Popen([*guard.command(driver.pid, tmp_path, "sleep"), *sleep])
     process = psutil.Process(guarded.pid)
     try:
         while not process.children():
             assert guarded.poll() is None
-        assert guarded.pid not in {orphan.pid for orphan in doctor.orphans()}
+        assert guarded.pid not in {orphan.pid for orphan in guard.orphans()}
         process.send_signal(signal.SIGSTOP)  # it can no longer see that its driver dies
         driver.kill()
         driver.wait()
