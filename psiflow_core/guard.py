@@ -192,7 +192,7 @@ def _short() -> str | None:
 
 def _short_temporary(place: Path) -> dict[str, str]:
     """A short name for the folder of temporary files, where its own is too long; they stay where they belong."""
-    if len(tempfile.gettempdir()) <= SOCKETS:
+    if len(tempfile.gettempdir()) <= SOCKETS or len(str(place / "tmp")) > SOCKETS:
         return {}
     (place / "tmp").symlink_to(tempfile.gettempdir(), target_is_directory=True)
     return {"TMPDIR": str(place / "tmp")}

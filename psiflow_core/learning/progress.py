@@ -77,7 +77,7 @@ class Pace:
 
 
 class _Lines:
-    """For logs: a line when a training begins or ends, when a tenth of the labels or tests has come, and for messages."""
+    """For logs: a line for a message, a training's begin and end, and each tenth of the labels and of the tests."""
 
     def __init__(self, state: State, settings: Settings, folder: Path) -> None:
         self._state = state
