@@ -2,9 +2,9 @@
 
     PYTHONPATH=benchmarks python benchmarks/schedules.py [--labels 60] [--steps 200] [--rounds 2] [--pause 2]
 
-Workers import this file. A MACE committee of two learns GFN2-xTB (tblite) for acetaldehyde on two local workers. A label is made to
-cost what a small DFT calculation does by a pause of `--pause` seconds, so that the schedule, and not the
-arithmetic of a tiny reference, is measured. The schedules alternate; the ratio is taken within a round.
+Workers import this file. A MACE committee of two learns GFN2-xTB (tblite) for acetaldehyde on two local workers.
+A label is made to cost what a small DFT calculation does by a pause of `--pause` seconds, so that the schedule, and
+not the arithmetic of a tiny reference, is measured. The schedules alternate; the ratio is taken within a round.
 """
 
 from __future__ import annotations

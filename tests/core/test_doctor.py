@@ -16,6 +16,7 @@ from ase import Atoms
 from typer.testing import CliRunner
 
 from psiflow_core import doctor, guard
+from psiflow_core.blocks import _htex
 from psiflow_core.cli import app
 from psiflow_core.components import LabelTask, Reference
 from psiflow_core.plugins import Registered, Registry, registry
@@ -74,6 +75,14 @@ def test_workers_that_cannot_start_leave_the_engines_open(monkeypatch: pytest.Mo
     assert found["workers"].verdict == "bad"
     assert found["workers"].fix
     assert found["potential toy"].verdict == "open"
+
+
+def test_workers_that_end_at_once_are_told_by_their_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_htex, "WORKER_POOL", """-c 'raise OSError("AF_UNIX path too long")'""")
+    found = {finding.check: finding for finding in doctor.workers({"potential": "toy"})}
+    assert found["workers"].verdict == "bad"
+    assert "OSError: AF_UNIX path too long" in found["workers"].found
+    assert "firewall" not in found["workers"].fix
 
 
 def test_a_folder_that_cannot_be_written_is_a_failing_line(tmp_path: Path) -> None:
