@@ -229,14 +229,16 @@ def _guards(process: psutil.Process, pool: str) -> bool:
 
 
 def _driver_of(process: psutil.Process) -> tuple[int, float] | None:
-    """Number and birth of the driver of this machine from which a process descends, by its environment."""
+    """Number and birth of the driver of this machine from which a process descends, or for which it guards."""
     try:
-        told = process.environ().get(DRIVER, "").split()
-        if process.status() == psutil.STATUS_ZOMBIE:
+        words, told = process.cmdline(), process.environ().get(DRIVER, "").split()
+        if "psiflow_core.guard" in words:
+            told = [words[words.index(flag) + 1] for flag in ("--driver", "--born", "--host")]
+        if process.status() == psutil.STATUS_ZOMBIE or len(told) != 3 or told[2] != socket.gethostname():
             return None
-    except (psutil.Error, OSError):
+        return int(told[0]), float(told[1])
+    except (psutil.Error, OSError, ValueError, IndexError):  # it is another user's, has ended, or is no psiflow's
         return None
-    return (int(told[0]), float(told[1])) if len(told) == 3 and told[2] == socket.gethostname() else None
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ class ToyBlocks(Blocks):
 
 
 class ToyUnguarded(Executor):
-    """An executor that builds what Parsl offers, and sees to nothing."""
+    """What Parsl offers, as it comes: nobody sees to its processes."""
 
     name: ClassVar[str] = "toy-unguarded"
 
