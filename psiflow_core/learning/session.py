@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ase import Atoms
@@ -57,8 +57,12 @@ class Session:
         self._zero_is_known = not campaign.data
         self.state = self._opened()
 
-    def check(self) -> None:
-        """Ask a worker of each kind whether its component works there with these structures."""
+    def check(self, show: Callable[[str], None]) -> None:
+        """Ask a worker of each kind whether its component works there with these structures.
+
+        Args:
+            show: is told what workers are waited for.
+        """
         atoms = [isolated_atom(symbol) for symbol in self._campaign.species]
         given = [to_plain(structure) for structure in (*self._campaign.start, *self._campaign.test)]
         checks = _checks(self._campaign)
@@ -68,12 +72,12 @@ class Session:
             task: Plain = {"spec": needs[0].to_plain(), "structures": structures}
             if work == "sample":
                 task |= self.dispatch.tried_out()
-            _raise_failed_check(self._answer(work, task, needs))
+            _raise_failed_check(self._answer(work, task, needs, show))
 
-    def _answer(self, work: Work, task: Plain, needs: Sequence[Spec]) -> Outcome:
+    def _answer(self, work: Work, task: Plain, needs: Sequence[Spec], show: Callable[[str], None]) -> Outcome:
         """What a worker says to a check; one that was lost over it has not answered."""
         for _ in range(ATTEMPTS):
-            outcome = self._context.run(work, "check", task, CHECK_PATIENCE, needs)
+            outcome = self._context.run(work, "check", task, CHECK_PATIENCE, needs, show)
             if outcome.failure is None or outcome.failure["reason"] not in MACHINE:
                 break
         return outcome
