@@ -18,6 +18,8 @@ from rich.text import Text
 
 from psiflow_core.learning.campaign import Candidate, Generation, State, WalkerRecord
 from psiflow_core.learning.settings import Settings
+from psiflow_core.terminal import Outlet, Terminal
+from psiflow_core.texts import sound
 
 SHOWN_WALKERS = 16
 """Walkers that have a line of their own; of more, the rest is counted."""
@@ -37,7 +39,7 @@ class Progress:
 
     def __init__(self, wanted: bool, console: Console | None = None) -> None:
         self._wanted = wanted
-        self._console = console or Console()
+        self._console = console or Terminal()
 
     @contextlib.contextmanager
     def showing(self, state: State, settings: Settings, folder: Path) -> Iterator[Callable[[str], None]]:
@@ -83,7 +85,8 @@ class _Lines:
         self._state = state
         self._settings = settings
         self._said: set[str] = set()
-        print(f"campaign {folder}", file=sys.stderr)
+        self._outlet = Outlet(sys.stderr)
+        self._write(f"campaign {folder}")
 
     def show(self, message: str) -> None:
         """Say what has not been said."""
@@ -96,7 +99,11 @@ class _Lines:
                 self._say(text)
 
     def _say(self, text: str) -> None:
-        print(f"[{clock(self._state.elapsed)}] {text}", file=sys.stderr, flush=True)
+        self._write(f"[{clock(self._state.elapsed)}] {text}")
+
+    def _write(self, line: str) -> None:
+        self._outlet.write(f"{sound(line)}\n")
+        self._outlet.flush()
 
     def _news(self) -> dict[str, str]:
         """Lines by what they tell of: each is said but once."""
@@ -147,7 +154,7 @@ def overview(
         parts.append(_failures(state))
     remaining = _remaining(state, settings, times)
     parts.append(_time(state, message or ("" if driven else "interrupted"), remaining, under_way))
-    return Panel(Group(*parts), title=f"psiflow · {folder.name}", title_align="left", width=100)
+    return Panel(Group(*parts), title=Text(f"psiflow · {folder.name}"), title_align="left", width=100)
 
 
 def phase(state: State) -> str:

@@ -18,7 +18,7 @@ CORE = ROOT / "psiflow_core"
 SOURCES = sorted(CORE.rglob("*.py"))
 PLUGIN_SOURCES = sorted((ROOT / "plugins").glob("*/src/*/*.py"))
 
-FOUNDATION = {"errors", "files", "structures", "options"}
+FOUNDATION = {"errors", "files", "structures", "options", "texts", "terminal"}
 CONTRACTS = FOUNDATION | {"components"}
 REGISTRY = CONTRACTS | {"hookspecs", "predictors", "plugins"}
 NAMES = REGISTRY | {"recorded", "offers", "environments", "catalogue"}
@@ -28,6 +28,8 @@ LOOP = WORK | {"context", "journal", "store", "learning"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "files": set(),
+    "texts": set(),
+    "terminal": {"texts"},
     "structures": {"errors"},
     "options": set(),
     "components": FOUNDATION,
