@@ -213,9 +213,7 @@ INSERT = "INSERT INTO events (number, time, kind, data, seal) VALUES (?, ?, ?, ?
 
 LAST_SEAL = "SELECT seal FROM events ORDER BY number DESC LIMIT 1"
 
-INSERT_NEXT = (
-    f"INSERT INTO events (time, kind, data, seal) SELECT ?, ?, ?, ? WHERE coalesce(({LAST_SEAL}), '') = ?"
-)
+INSERT_NEXT = f"INSERT INTO events (time, kind, data, seal) SELECT ?, ?, ?, ? WHERE coalesce(({LAST_SEAL}), '') = ?"
 """One statement, and so one transaction: no other writer comes between the look at the last event and the next one."""
 
 Row = tuple[int | None, float, str, str, str]

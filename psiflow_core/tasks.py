@@ -25,6 +25,7 @@ import numpy as np
 from ase import Atoms
 
 from psiflow_core.bias import WalkerBias, of_plain
+from psiflow_core.claims import claimed
 from psiflow_core.components import (
     Component,
     LabelTask,
@@ -168,11 +169,20 @@ def engine(task: Plain) -> Plain:
 
 
 def label(task: Plain) -> Plain:
-    """A label, from the store or computed and put there."""
+    """A label, from the store or computed and put there; or who is computing it, for a driver to wait for."""
     spec, structure = Spec.from_plain(task["reference"]), from_plain(task["structure"])
     file = label_file(Path(task["labels"]), spec, structure)
     if has_label(file):
         return {"cached": True}
+    with claimed(claim_file(file)) as other:
+        if other is not None:
+            return {"cached": True, "computed_by": str(other)}
+        if has_label(file):  # it was finished just now
+            return {"cached": True}
+        return _computed(spec, structure, file, task)
+
+
+def _computed(spec: Spec, structure: Atoms, file: Path, task: Plain) -> Plain:
     reference = cast(Reference, build(spec))
     require_engine(reference)
     scratch = _attempt(Path(task["folder"]))
@@ -185,7 +195,8 @@ def label(task: Plain) -> Plain:
         "reference": spec.to_plain(),
         "seconds": time.perf_counter() - start,
     }
-    write_label(file, record, durable=False)  # the driver sees to that before it believes it
+    if not has_label(file):  # one that others have put there is theirs, and stays
+        write_label(file, record, durable=False)  # the driver sees to that before it believes it
     shutil.rmtree(scratch, ignore_errors=True)
     return {"cached": False}
 
@@ -316,6 +327,11 @@ def label_file(labels: Path, reference: Spec, structure: Atoms) -> Path:
     """Where the label of a structure is, or would be."""
     key = label_key(reference, structure)
     return labels / key[:2] / f"{key}.json"
+
+
+def claim_file(label: Path) -> Path:
+    """Beside a label that somebody computes: who that is."""
+    return label.with_suffix(".claim")
 
 
 def write_label(file: Path, record: Plain, durable: bool = True) -> None:

@@ -97,7 +97,7 @@ class Driver:
     def _wind_down(self, session: Session, show: Callable[[str], None]) -> None:
         """Wait a while for what is about to finish, write it down, and leave."""
         deadline = time.monotonic() + self._grace
-        while session.state.running and time.monotonic() < deadline:
+        while session.under_way and time.monotonic() < deadline:
             show(f"stopping: up to {self._grace:.0f} s for what is about to finish; once more stops at once")
             session.wind_down()
         raise KeyboardInterrupt

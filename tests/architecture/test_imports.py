@@ -22,7 +22,7 @@ FOUNDATION = {"errors", "files", "structures", "options", "texts", "terminal"}
 CONTRACTS = FOUNDATION | {"components"}
 REGISTRY = CONTRACTS | {"hookspecs", "predictors", "plugins"}
 NAMES = REGISTRY | {"recorded", "offers", "environments", "catalogue"}
-WORK = NAMES | {"variables", "bias", "served", "models", "sampling", "leases", "tasks", "guard"}
+WORK = NAMES | {"variables", "bias", "served", "models", "sampling", "leases", "tasks", "guard", "claims"}
 LOOP = WORK | {"context", "journal", "store", "learning"}
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -41,7 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "environments": REGISTRY | {"recorded", "offers"},
     "catalogue": REGISTRY | {"environments", "served"},
     "packages": {"errors", "structures"},
-    "installing": FOUNDATION | {"environments", "offers", "packages"},
+    "installing": FOUNDATION | {"claims", "guard", "environments", "offers", "packages"},
     "served": REGISTRY | {"environments", "offers"},
     "models": REGISTRY | {"served"},
     "variables": CONTRACTS,
@@ -49,7 +49,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sampling": REGISTRY | {"bias"},
     "leases": set(),
     "guard": {"leases"},
-    "tasks": REGISTRY | {"bias", "served", "models", "sampling", "leases"},
+    "claims": {"guard"},
+    "tasks": REGISTRY | {"claims", "bias", "served", "models", "sampling", "leases"},
     "serving": REGISTRY | {"models", "tasks"},
     "pools": WORK,
     "context": WORK | {"pools"},
