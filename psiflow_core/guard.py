@@ -15,11 +15,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+import traceback
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from psiflow_core.leases import PLACE, Leases, end
+from psiflow_core.leases import PLACE, Leases, complain, end
 
 PERIOD = 0.5
 """Seconds between two looks."""
@@ -78,6 +80,12 @@ def family(pid: int) -> list[psutil.Process]:
         return []
 
 
+def end_family(process: subprocess.Popen[Any]) -> None:
+    """End a process with all that descend from it."""
+    end(family(process.pid))
+    process.wait()
+
+
 def guarding(pool: Path) -> list[psutil.Process]:
     """The guards of a pool on this machine, with all that they guard."""
     guards = [process.pid for process in psutil.process_iter() if _guards(process, str(pool))]
@@ -116,14 +124,21 @@ def _watch(child: subprocess.Popen[bytes], leases: Leases, driver: int, birth: f
         try:
             code = child.wait(PERIOD)
         except subprocess.TimeoutExpired:
-            if lives(driver, birth):
-                end(leases.broken(family(child.pid)), patience=1.0)
-                end(_orphans(child.pid))
-            else:
-                end(_descendants())
+            try:
+                _look(child, leases, driver, birth)
+            except Exception:  # a guard that has died guards nobody: the next look comes all the same
+                complain(traceback.format_exc())
         else:
             end(_descendants())  # workers whose manager was killed would live on
             return code
+
+
+def _look(child: subprocess.Popen[bytes], leases: Leases, driver: int, birth: float) -> None:
+    if not lives(driver, birth):
+        end(_descendants())
+        return
+    end(leases.broken(family(child.pid)), patience=1.0)
+    end(_orphans(child.pid))
 
 
 def _adopt_orphans() -> None:

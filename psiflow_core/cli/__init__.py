@@ -14,6 +14,7 @@ from rich.text import Text
 from psiflow_core.cli import environments, labels
 from psiflow_core.components import Kind
 from psiflow_core.errors import PsiflowError
+from psiflow_core.interruption import ends_in_order
 from psiflow_core.terminal import Terminal, take_every_character
 
 app = typer.Typer(
@@ -181,7 +182,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. What a user can be told is one line, never a traceback."""
     take_every_character()
     try:
-        app(None if arguments is None else list(arguments))
+        with ends_in_order():
+            app(None if arguments is None else list(arguments))
     except PsiflowError as error:
         Terminal(sys.stderr).print(Text(f"error: {error}", style="bold red"), soft_wrap=True)
         sys.exit(1)

@@ -42,7 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "catalogue": REGISTRY | {"environments", "served"},
     "packages": {"errors", "structures"},
     "installing": FOUNDATION | {"claims", "guard", "environments", "offers", "packages"},
-    "served": REGISTRY | {"environments", "offers"},
+    "served": REGISTRY | {"environments", "offers", "guard"},
     "models": REGISTRY | {"served"},
     "variables": CONTRACTS,
     "bias": REGISTRY | {"variables"},
@@ -50,6 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "leases": set(),
     "guard": {"leases"},
     "claims": {"guard"},
+    "interruption": {"leases"},
     "tasks": REGISTRY | {"claims", "bias", "served", "models", "sampling", "leases"},
     "serving": REGISTRY | {"models", "tasks"},
     "pools": WORK,
@@ -63,7 +64,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": LOOP,
     "doctor": LOOP | {"builtin"},
     "labels": CONTRACTS | {"models", "tasks"},
-    "cli": LOOP | {"report", "doctor", "labels", "packages", "installing"},
+    "cli": LOOP | {"report", "doctor", "labels", "packages", "installing", "interruption"},
 }
 """What each room of the core may import, itself apart."""
 
