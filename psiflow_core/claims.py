@@ -130,6 +130,9 @@ def _make(file: Path, mine: Owner) -> bool:
             stream.write(json.dumps(vars(mine)))
     except FileExistsError:
         return False
+    except OSError:
+        file.unlink(missing_ok=True)
+        raise
     return True
 
 
@@ -141,14 +144,13 @@ def _owner(file: Path) -> Owner | None:
 def _read(file: Path) -> tuple[Owner | None, int | None]:
     """Whose a claim is, and when it was touched last; only who opens a file is told so by a network's file system."""
     try:
-        with file.open() as stream:
+        with file.open("rb") as stream:
             touched = os.fstat(stream.fileno()).st_mtime_ns
-            told = stream.read()
+            told = json.loads(stream.read())
+        return Owner(str(told["host"]), int(told["pid"]), float(told["birth"]), str(told["token"])), touched
     except FileNotFoundError:
         return None, None
-    try:
-        return Owner(**json.loads(told)), touched
-    except (ValueError, TypeError):  # it is being written, or its owner's disk was full
+    except (ValueError, TypeError, KeyError):  # it is being written, or its owner's disk was full
         return None, touched
 
 

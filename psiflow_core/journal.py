@@ -129,6 +129,11 @@ class Journal:
                 self._connection.execute("COMMIT")
         self.settle()
 
+    @property
+    def clock(self) -> Plain:
+        """By which other processes of this machine know what time it is in the journal, as `since` needs it."""
+        return {"boot": _boot(), "offset": self._offset}
+
     def confirm(self) -> None:
         """Make sure that nobody else has written since the last event; raises `CampaignError` as `append`."""
         self._require_file()
@@ -218,6 +223,23 @@ INSERT_NEXT = f"INSERT INTO events (time, kind, data, seal) SELECT ?, ?, ?, ? WH
 
 Row = tuple[int | None, float, str, str, str]
 """Number, time, kind, data and seal of an event."""
+
+
+def since(when: float, clock: Plain | None) -> float:
+    """Seconds since a journal's event, whatever has become of the machine's clock.
+
+    Args:
+        clock: the writer's; without, or on another machine, the time of day counts.
+    """
+    here = clock is not None and clock["boot"] == _boot() != ""
+    now = time.monotonic() + clock["offset"] if clock is not None and here else time.time()
+    return max(0.0, now - when)
+
+
+def _boot() -> str:
+    """Since when the machine's clock that nobody sets has run, by a name; empty where that is not told."""
+    file = Path("/proc/sys/kernel/random/boot_id")
+    return file.read_text().strip() if file.exists() else ""
 
 
 def lost(folder: Path, why: str) -> CampaignError:

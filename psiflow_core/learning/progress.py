@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from math import log
@@ -16,6 +15,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from psiflow_core.journal import since
 from psiflow_core.learning.campaign import Candidate, Generation, State, WalkerRecord
 from psiflow_core.learning.settings import Settings
 from psiflow_core.terminal import Outlet, Terminal
@@ -186,7 +186,7 @@ def walker_phase(walker: WalkerRecord, state: State, driven: bool = True) -> str
 
 def clock(seconds: float) -> str:
     """A time span as h:mm:ss."""
-    whole = int(seconds)
+    whole = int(max(0.0, seconds))
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
@@ -293,7 +293,8 @@ def _failures(state: State) -> RenderableType:
 
 def _time(state: State, message: str, remaining: float | None, under_way: bool) -> RenderableType:
     running = under_way and bool(state.time)
-    elapsed = state.elapsed + (max(0.0, time.time() - state.time) if running else 0.0)
+    told = state.opened[-1].get("clock") if state.opened else None
+    elapsed = state.elapsed + (since(state.time, told) if running else 0.0)
     text = Text.assemble(("time   ", "bold"), clock(elapsed))
     if running and remaining is not None:
         text.append(f", about {clock(remaining)} to the last label, then the final training")

@@ -236,6 +236,7 @@ class Session:
             "homes": [_home(needs) for _, needs in _checks(self._campaign)],
             "slots": self._context.capacity.slots,
             "host": socket.gethostname(),
+            "clock": self._journal.clock,
             "closing": still_closing(state, self.settings),
         }
         if self._journal.damaged is not None:
