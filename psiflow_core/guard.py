@@ -33,8 +33,21 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 
 def born(pid: int) -> float:
-    """When a process started [s since the epoch]: tells it from a later one with the same number."""
-    return float(psutil.Process(pid).create_time())
+    """When a process started, to tell it from a later one with the same number. [s]
+
+    Since the machine started, where the system tells that, so that nobody who sets the clock makes it another
+    process; elsewhere since the epoch.
+
+    Raises:
+        psutil.NoSuchProcess: it is gone.
+    """
+    if sys.platform != "linux":
+        return float(psutil.Process(pid).create_time())
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise psutil.NoSuchProcess(pid) from error
+    return int(fields[19]) / os.sysconf("SC_CLK_TCK")  # field 22 of proc(5); the first two end with the bracket
 
 
 def command(driver: int, pool: Path, cores: int | None = None, isolated: bool = False) -> list[str]:
@@ -65,8 +78,7 @@ def command(driver: int, pool: Path, cores: int | None = None, isolated: bool = 
 def lives(pid: int, birth: float) -> bool:
     """Whether that very process still runs."""
     try:
-        process = psutil.Process(pid)
-        return abs(process.create_time() - birth) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
+        return abs(born(pid) - birth) < 1.0 and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -89,6 +90,18 @@ def test_a_hung_task_is_ended_for_its_reason_also_where_that_cannot_be_written(p
         assert ended[0].failure["reason"] == "hung", ended[0].failure["message"]
         assert not psutil.wait_procs(ranks, timeout=10)[1]
         assert context.run("label", "idle", {}, timeout=60).failure is None, "the guard is still there"
+
+
+def test_a_clock_that_is_set_makes_no_process_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    birth = guard.born(os.getpid())
+    since_boot = psutil.boot_time()
+    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: since_boot - 7200.0)  # as after a clock was set back
+    assert guard.lives(os.getpid(), birth)
+    gone = subprocess.Popen([sys.executable, "-c", "pass"])
+    birth = guard.born(gone.pid)
+    assert not guard.lives(os.getpid(), birth - 3600.0)
+    gone.wait()
+    assert not guard.lives(gone.pid, birth)
 
 
 def test_a_guard_lives_through_what_it_cannot_do(tmp_path: Path) -> None:
