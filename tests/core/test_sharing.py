@@ -72,7 +72,7 @@ def computed(log: Path) -> Counter[str]:
 
 
 def wait_for(what: str, log: Path, number: int = 1) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while computed(log).total() < number:
         assert time.monotonic() < deadline, what
         time.sleep(0.05)
@@ -82,7 +82,7 @@ def test_two_campaigns_that_share_a_store_compute_each_label_once(tmp_path: Path
     log, shared = tmp_path / "log", tmp_path / "labels"
     with driver(tmp_path / "one", shared, log) as one, driver(tmp_path / "two", shared, log) as two:
         go(one), go(two)
-        said = [process.communicate(timeout=240)[1] for process in (one, two)]
+        said = [process.communicate(timeout=600)[1] for process in (one, two)]
     assert [one.returncode, two.returncode] == [0, 0], said
     assert len(computed(log)) == 10
     assert computed(log).total() == 10
@@ -99,7 +99,7 @@ def test_a_folder_whose_lock_was_removed_has_one_driver_all_the_same(locks: str,
         wait_for("the first label", log)
         (folder / "driver.lock").unlink()
         go(second)
-        said = [process.communicate(timeout=240)[1] for process in (first, second)]
+        said = [process.communicate(timeout=600)[1] for process in (first, second)]
     stopped, finished = (second, first) if not locks else (first, second)
     assert stopped.returncode == 1, said
     assert finished.returncode == 0, said
