@@ -56,7 +56,9 @@ class Pools:
         self._executors = executors
         self._given_folder = folder
         self._folder = Path()
-        self._number = next(NUMBERS)
+        number = next(NUMBERS)
+        self._process = f"{os.getpid()}-{number}" if number else str(os.getpid())
+        """Whose pools they are: several contexts of a process may have been given the same folder."""
         self._own_folder: tempfile.TemporaryDirectory[str] | None = None
         self._kernel: DataFlowKernel | None = None
         self.started: dict[Key, Started] = {}
@@ -142,7 +144,7 @@ class Pools:
     def _build(self, name: str, environment: Environment, number: int = 0) -> Started:
         """A pool's executor, and the folder in which its guards know it."""
         label = "-".join([name, *([environment.name] if environment.name else []), *([str(number)] if number else [])])
-        folder = self._folder / f"{label}-{os.getpid()}-{self._number}"  # others may have been given the same folder
+        folder = self._folder / f"{label}-{self._process}"
         pool = Pool(label, folder, environment.launch, os.getpid(), isolated=bool(environment.name))
         return Started(self._executors[name].build(pool), environment, folder, number)
 

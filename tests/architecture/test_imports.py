@@ -41,7 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "environments": REGISTRY | {"recorded", "offers"},
     "catalogue": REGISTRY | {"environments", "served"},
     "packages": {"errors", "structures"},
-    "installing": FOUNDATION | {"claims", "guard", "environments", "offers", "packages"},
+    "installing": FOUNDATION | {"claims", "guard", "leases", "environments", "offers", "packages"},
     "served": REGISTRY | {"environments", "offers", "guard"},
     "models": REGISTRY | {"served"},
     "variables": CONTRACTS,
