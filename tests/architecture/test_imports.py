@@ -18,19 +18,24 @@ CORE = ROOT / "psiflow_core"
 SOURCES = sorted(CORE.rglob("*.py"))
 PLUGIN_SOURCES = sorted((ROOT / "plugins").glob("*/src/*/*.py"))
 
-FOUNDATION = {"errors", "files", "structures", "options", "texts", "terminal"}
+FOUNDATION = {"errors", "files", "electrons", "structures", "checks", "options", "texts", "terminal"}
 CONTRACTS = FOUNDATION | {"components"}
 REGISTRY = CONTRACTS | {"hookspecs", "predictors", "plugins"}
 NAMES = REGISTRY | {"recorded", "offers", "environments", "catalogue"}
 WORK = NAMES | {"variables", "bias", "served", "models", "sampling", "leases", "tasks", "guard", "claims"}
-LOOP = WORK | {"context", "journal", "store", "learning"}
+INPUT = {"reading", "foreign_labels"}
+LOOP = WORK | INPUT | {"context", "journal", "store", "learning"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "files": set(),
     "texts": set(),
     "terminal": {"texts"},
-    "structures": {"errors"},
+    "electrons": {"errors"},
+    "structures": {"errors", "electrons"},
+    "checks": {"errors", "electrons", "structures"},
+    "reading": {"errors"},
+    "foreign_labels": {"errors", "structures", "reading"},
     "options": set(),
     "components": FOUNDATION,
     "hookspecs": CONTRACTS,
@@ -59,11 +64,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "store": WORK | {"journal"},
     "builtin": CONTRACTS | {"hookspecs", "predictors", "guard"},
     "testing": WORK,
-    "learning": WORK | {"context", "journal", "store"},
+    "learning": WORK | INPUT | {"context", "journal", "store"},
     "trajectories": LOOP,
     "report": LOOP,
     "doctor": LOOP | {"builtin"},
-    "labels": CONTRACTS | {"models", "tasks"},
+    "labels": CONTRACTS | INPUT | {"models", "tasks"},
     "cli": LOOP | {"report", "doctor", "labels", "packages", "installing", "interruption"},
 }
 """What each room of the core may import, itself apart."""
