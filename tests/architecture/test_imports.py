@@ -18,17 +18,19 @@ CORE = ROOT / "psiflow_core"
 SOURCES = sorted(CORE.rglob("*.py"))
 PLUGIN_SOURCES = sorted((ROOT / "plugins").glob("*/src/*/*.py"))
 
-FOUNDATION = {"errors", "files", "electrons", "structures", "checks", "options"}
+FOUNDATION = {"errors", "files", "electrons", "structures", "checks", "options", "texts", "terminal"}
 CONTRACTS = FOUNDATION | {"components"}
 REGISTRY = CONTRACTS | {"hookspecs", "predictors", "plugins"}
 NAMES = REGISTRY | {"recorded", "offers", "environments", "catalogue"}
-WORK = NAMES | {"variables", "bias", "served", "models", "sampling", "leases", "tasks", "guard"}
+WORK = NAMES | {"variables", "bias", "served", "models", "sampling", "leases", "tasks", "guard", "blocks", "claims"}
 INPUT = {"reading", "foreign_labels"}
 LOOP = WORK | INPUT | {"context", "journal", "store", "learning"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "files": set(),
+    "texts": set(),
+    "terminal": {"texts"},
     "electrons": {"errors"},
     "structures": {"errors", "electrons"},
     "checks": {"errors", "electrons", "structures"},
@@ -44,28 +46,31 @@ MAY_IMPORT: dict[str, set[str]] = {
     "environments": REGISTRY | {"recorded", "offers"},
     "catalogue": REGISTRY | {"environments", "served"},
     "packages": {"errors", "structures"},
-    "installing": FOUNDATION | {"environments", "offers", "packages"},
-    "served": REGISTRY | {"environments", "offers"},
+    "installing": FOUNDATION | {"claims", "guard", "leases", "environments", "offers", "packages"},
+    "served": REGISTRY | {"environments", "offers", "guard"},
     "models": REGISTRY | {"served"},
     "variables": CONTRACTS,
     "bias": REGISTRY | {"variables"},
     "sampling": REGISTRY | {"bias"},
     "leases": set(),
     "guard": {"leases"},
-    "tasks": REGISTRY | {"bias", "served", "models", "sampling", "leases"},
+    "blocks": CONTRACTS | {"leases", "guard"},
+    "claims": {"guard"},
+    "interruption": {"leases"},
+    "tasks": REGISTRY | {"claims", "bias", "served", "models", "sampling", "leases"},
     "serving": REGISTRY | {"models", "tasks"},
     "pools": WORK,
     "context": WORK | {"pools"},
     "journal": FOUNDATION,
     "store": WORK | {"journal"},
-    "builtin": CONTRACTS | {"hookspecs", "predictors", "guard"},
+    "builtin": CONTRACTS | {"hookspecs", "predictors", "blocks"},
     "testing": WORK,
     "learning": WORK | INPUT | {"context", "journal", "store"},
     "trajectories": LOOP,
     "report": LOOP,
-    "doctor": LOOP | {"builtin"},
+    "doctor": LOOP,
     "labels": CONTRACTS | INPUT | {"models", "tasks"},
-    "cli": LOOP | {"report", "doctor", "labels", "packages", "installing"},
+    "cli": LOOP | {"report", "doctor", "labels", "packages", "installing", "interruption"},
 }
 """What each room of the core may import, itself apart."""
 
@@ -75,7 +80,7 @@ ON_DEMAND = {
 }
 """Imports inside functions that point the other way, each with its reason."""
 
-PUBLIC = CONTRACTS - {"options"} | {"hookspecs", "predictors", "testing"}
+PUBLIC = CONTRACTS - {"options"} | {"hookspecs", "predictors", "testing", "blocks"}
 """The rooms that a plugin may enter."""
 
 ENGINES = {"torch", "mace", "e3nn", "torch_ema", "nequip", "allegro", "openmm", "pyscf", "tblite", "gpaw", "jax"}
@@ -84,7 +89,7 @@ ENGINES |= {"plumed"}
 EXTRAS = {("builtin/ase_reference.py", "tblite"), ("bias/plumed_kernel.py", "plumed")}
 """Engines that a built-in component imports on demand: they are optional dependencies of the core."""
 
-PARSL = {"pools.py", "builtin/executors.py", "builtin/_htex.py"}
+PARSL = {"pools.py", "builtin/executors.py", "blocks/_htex.py"}
 """The files of the core that know of Parsl."""
 
 
