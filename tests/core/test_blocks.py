@@ -227,9 +227,8 @@ def test_blocks_that_end_now_and_then_are_replaced(tmp_path: Path) -> None:
     said: list[str] = []
     with Context(toy(before), folder=tmp_path / "pools") as context:
         assert context.run("label", "idle", {}, timeout=PATIENCE, tell=said.append).failure is None
-    assert "waiting for workers of pool 'all' (blocks: 2 ended, none answered)" in " ".join(said).replace(
-        "1 starting, ", ""
-    )
+    told = [line for line in said if line.startswith("waiting for workers of pool 'all' (blocks: ")]
+    assert any("2 ended, none answered)" in line for line in told), "whether the third is queued by then, or starts"
 
 
 def test_a_campaign_whose_workers_do_not_start_says_what_it_waits_for_and_why_it_ends(
