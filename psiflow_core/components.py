@@ -172,7 +172,7 @@ class Prediction:
 
     def to_plain(self) -> Plain:
         return {
-            "energy": self.energy,
+            "energy": float(self.energy),
             "forces": self.forces.tolist(),
             "stress": None if self.stress is None else self.stress.tolist(),
             "deviation": None if self.deviation is None else self.deviation.tolist(),
@@ -183,7 +183,8 @@ class Prediction:
         stress, deviation = (
             None if plain[name] is None else np.asarray(plain[name], float) for name in ("stress", "deviation")
         )
-        return cls(plain["energy"], np.asarray(plain["forces"], float).reshape(-1, 3), stress, deviation)
+        forces = np.asarray(plain["forces"], float)
+        return cls(plain["energy"], forces if forces.size else forces.reshape(-1, 3), stress, deviation)
 
 
 class Predictor(ABC):

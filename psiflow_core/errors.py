@@ -74,6 +74,13 @@ class LabelCorrupt(PsiflowError):
     """A label's file is missing, or is not what a reference wrote."""
 
 
+class WrongAnswer(PsiflowError):
+    """A plugin returned, or did, what its contract does not allow; the message names the plugin.
+
+    It would only repeat: a campaign ends with it, and goes on once the plugin is mended.
+    """
+
+
 class WorkerLost(PsiflowError):
     """The process that ran a task died before the task ended."""
 

@@ -9,6 +9,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
+from psiflow_core.answers import asked
 from psiflow_core.components import Prediction, Predictor
 from psiflow_core.structures import Array
 
@@ -21,7 +22,7 @@ class Committee(Predictor):
         self.cutoff = max(member.cutoff for member in self.members)
 
     def predict(self, structures: Sequence[Atoms]) -> list[Prediction]:
-        by_member = [member.predict(structures) for member in self.members]
+        by_member = [asked(member, structures) for member in self.members]
         return [_mean(opinions) for opinions in zip(*by_member, strict=True)]
 
     def features(self, structures: Sequence[Atoms]) -> list[Array]:
@@ -39,7 +40,7 @@ class Sum(Predictor):
         self.cutoff = max(term.cutoff for term in self.terms)
 
     def predict(self, structures: Sequence[Atoms]) -> list[Prediction]:
-        by_term = [term.predict(structures) for term in self.terms]
+        by_term = [asked(term, structures) for term in self.terms]
         return [_total(parts, self.weights) for parts in zip(*by_term, strict=True)]
 
 
@@ -70,7 +71,7 @@ class PredictorCalculator(Calculator):
     def __init__(self, predictor: Predictor, ask: Callable[[Atoms], Prediction] | None = None) -> None:
         super().__init__()
         self.predictor = predictor
-        self._ask = ask or (lambda atoms: predictor.predict([atoms])[0])
+        self._ask = ask or (lambda atoms: asked(predictor, [atoms])[0])
 
     def calculate(self, atoms: Atoms | None = None, properties: Any = None, system_changes: Any = all_changes) -> None:
         if atoms is not None:

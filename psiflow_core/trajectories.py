@@ -9,6 +9,8 @@ from typing import Any, cast
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 
+from psiflow_core import answers
+from psiflow_core.answers import Answering
 from psiflow_core.bias import Bias, Memory, WalkerBias
 from psiflow_core.components import Predictor, Resources, Sampler, SamplingTask, Segment, Spec, Walker
 from psiflow_core.errors import OptionError
@@ -81,6 +83,7 @@ def sample(
         OptionError, StructureError: what was given cannot be, or does not fit the structures.
         EngineMissing: the sampler's engine cannot be imported here.
         WalkerExploded: energy or forces are not finite.
+        WrongAnswer: the sampler or the potential does not keep its contract.
     """
     segment = Segments(steps=steps, check_every=check_every, stride=stride)
     given = [start] if isinstance(start, Atoms | Trajectory) else list(start)
@@ -98,7 +101,7 @@ def sample(
         )
         for number in range(len(walkers))
     ]
-    visits = sample_together(moving, walkers, tasks, predictor, predictor, limits, biases)
+    visits = sample_together(moving, walkers, tasks, predictor, predictor, limits, biases, answers.named(sampler))
     return [_trajectory(visit, bias) for visit, bias in zip(visits, biases, strict=True)]
 
 
@@ -120,7 +123,7 @@ def _sampler(sampler: Spec, given: Sequence[Atoms | Trajectory]) -> Sampler:
     check(structures, "start")
     moving = cast(Sampler, build(sampler))
     require_engine(moving)
-    moving.check(structures)
+    answers.check(moving, structures, answers.named(sampler))
     return moving
 
 
@@ -128,9 +131,9 @@ def _predictor(potential: TrainedPotential | Predictor | Calculator, device: str
     if isinstance(potential, TrainedPotential):
         return potential.predictor(device)
     if isinstance(potential, Predictor):
-        return potential
+        return Answering(potential, f"predictor {type(potential).__name__}")
     if isinstance(potential, Calculator):
-        return CalculatorPredictor(potential)
+        return Answering(CalculatorPredictor(potential), f"calculator {type(potential).__name__}")
     raise OptionError(f"potential: {potential!r} is no TrainedPotential, predictor or ASE calculator")
 
 

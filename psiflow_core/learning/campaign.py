@@ -194,6 +194,16 @@ class Failure:
     """How often the task had been started by then."""
     whole: bool = True
     """Whether all of the task failed, and not only one walker of it."""
+    plugin: str = ""
+    """The plugin that raised an exception of its own; empty where a type of psiflow's tells what is wrong."""
+    where: str = ""
+    """File and line of where the exception was raised."""
+
+    @property
+    def told(self) -> str:
+        """The message; of an exception that a plugin did not foresee, whose it is, with its type and its place."""
+        place = f" ({self.where})" if self.where else ""
+        return f"{self.plugin} raised {self.type}: {self.message}{place}" if self.plugin else self.message
 
 
 def label_task(candidate: Candidate) -> str:

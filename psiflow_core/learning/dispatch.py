@@ -313,7 +313,7 @@ class Dispatch:
     def _failure(self, order: Order, failure: Plain, state: State) -> Plain:
         attempts = state.attempts[order.task.id]
         again = self._settings.stopping.tries_again(order.task.kind, failure["type"], failure["reason"], attempts)
-        told = {name: failure[name] for name in ("type", "reason", "message", "trace")}
+        told = {name: failure[name] for name in ("type", "reason", "message", "plugin", "where", "trace")}
         return told | {"again": again} | self._kept(order)
 
     def _kept(self, order: Order) -> Plain:

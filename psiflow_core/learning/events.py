@@ -55,6 +55,8 @@ def _reopen(state: State) -> None:
     state.closing, state.finished, state.forgiven = None, None, len(state.failures)
     if failed_before:
         state.attempts.clear()
+        if state.evaluation is None:
+            state.evaluated = -1
         for walker in state.walkers:
             walker.progress()
     for candidate in state.candidates:
@@ -193,7 +195,19 @@ def _call_back(state: State, candidate: Candidate) -> None:
 def _walker_failed(state: State, walker: WalkerRecord, task: Task, failure: Plain) -> str:
     """Write the failure down; returns its name."""
     reason = "exploded" if failure["type"] == "WalkerExploded" else failure["reason"]
-    state.failures.append(Failure(task.id, "sample", reason, failure["message"], False, failure["type"], whole=False))
+    state.failures.append(
+        Failure(
+            task.id,
+            "sample",
+            reason,
+            failure["message"],
+            False,
+            failure["type"],
+            whole=False,
+            plugin=failure.get("plugin", ""),
+            where=failure.get("where", ""),
+        )
+    )
     walker.stopped = str(failure["type"])
     return walker.stopped
 
@@ -220,7 +234,17 @@ def _failed(state: State, data: Plain, settings: Settings) -> None:
     task = _ended(state, data)
     attempts = state.attempts[task.id]
     state.failures.append(
-        Failure(task.id, task.kind, data["reason"], data["message"], data["again"], data["type"], attempts)
+        Failure(
+            task.id,
+            task.kind,
+            data["reason"],
+            data["message"],
+            data["again"],
+            data["type"],
+            attempts,
+            plugin=data.get("plugin", ""),
+            where=data.get("where", ""),
+        )
     )
     if data["again"]:
         state.again.append(task)

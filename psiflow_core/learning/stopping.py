@@ -15,7 +15,10 @@ MACHINE = ("lost worker", "memory", "hung")
 ENDED = (*MACHINE, "wall time")
 """Reasons of failures of which the worker did not come back."""
 
-FINAL = ("ReferenceFailed", "StructureError", "OptionError", "EngineMissing", "PluginNotFound", "PluginBroken")
+WRONG = "WrongAnswer"
+"""The failure of a plugin that does not keep its contract: nothing that it says can be believed."""
+
+FINAL = ("ReferenceFailed", "StructureError", "OptionError", "EngineMissing", "PluginNotFound", "PluginBroken", WRONG)
 """Failures that would only repeat."""
 
 

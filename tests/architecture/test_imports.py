@@ -20,9 +20,9 @@ PLUGIN_SOURCES = sorted((ROOT / "plugins").glob("*/src/*/*.py"))
 
 FOUNDATION = {"errors", "files", "structures", "options"}
 CONTRACTS = FOUNDATION | {"components"}
-REGISTRY = CONTRACTS | {"hookspecs", "predictors", "plugins"}
+REGISTRY = CONTRACTS | {"answers", "hookspecs", "predictors", "plugins"}
 NAMES = REGISTRY | {"recorded", "offers", "environments", "catalogue"}
-WORK = NAMES | {"variables", "bias", "served", "models", "sampling", "leases", "tasks", "guard"}
+WORK = NAMES | {"variables", "bias", "served", "models", "sampling", "leases", "scratch", "tasks", "guard"}
 LOOP = WORK | {"context", "journal", "store", "learning"}
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -32,7 +32,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "options": set(),
     "components": FOUNDATION,
     "hookspecs": CONTRACTS,
-    "predictors": CONTRACTS,
+    "answers": CONTRACTS,
+    "predictors": CONTRACTS | {"answers"},
     "plugins": CONTRACTS | {"hookspecs"},
     "recorded": CONTRACTS,
     "offers": REGISTRY | {"recorded", "guard"},
@@ -46,8 +47,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bias": REGISTRY | {"variables"},
     "sampling": REGISTRY | {"bias"},
     "leases": set(),
+    "scratch": set(),
     "guard": {"leases"},
-    "tasks": REGISTRY | {"bias", "served", "models", "sampling", "leases"},
+    "tasks": REGISTRY | {"bias", "served", "models", "sampling", "leases", "scratch"},
     "serving": REGISTRY | {"models", "tasks"},
     "pools": WORK,
     "context": WORK | {"pools"},
