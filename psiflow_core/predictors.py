@@ -59,8 +59,8 @@ class CalculatorPredictor(Predictor):
             wanted.append("stress")
         self._calculator.calculate(atoms.copy(), wanted, all_changes)
         results = self._calculator.results
-        stress = np.array(results["stress"], float) if "stress" in wanted else None
-        return Prediction(float(results["energy"]), np.array(results["forces"], float), stress)
+        stress = np.array(results["stress"]) if "stress" in wanted else None
+        return Prediction(results["energy"], np.array(results["forces"]), stress)
 
 
 class PredictorCalculator(Calculator):

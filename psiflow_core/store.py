@@ -133,6 +133,10 @@ class Store:
             return None
         return found
 
+    def forget_result(self, folder: Path) -> None:
+        """Take an outcome away that cannot be built on."""
+        (folder / RESULT).unlink(missing_ok=True)
+
     def _take(self, lock: IO[str]) -> None:
         """Keep the lock, or close its file and say who has it."""
         with contextlib.ExitStack() as unless_taken:
