@@ -81,6 +81,10 @@ class WrongAnswer(PsiflowError):
     """
 
 
+class MembersAlike(WrongAnswer):
+    """The members of a committee say the same of every structure, so that their spread tells nothing."""
+
+
 class WorkerLost(PsiflowError):
     """The process that ran a task died before the task ended."""
 

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import socket
 import threading
 import time
@@ -136,6 +137,11 @@ class Store:
     def forget_result(self, folder: Path) -> None:
         """Take an outcome away that cannot be built on."""
         (folder / RESULT).unlink(missing_ok=True)
+
+    def forget_trainings(self) -> None:
+        """Take every training away, results and checkpoints: they would be gone on with."""
+        for folder in self.tasks.glob("train-*/"):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _take(self, lock: IO[str]) -> None:
         """Keep the lock, or close its file and say who has it."""

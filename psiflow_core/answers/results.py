@@ -12,7 +12,7 @@ from ase import Atoms
 
 from psiflow_core.answers.values import an, array, blamed, count, each, number, numbers, told, wrong
 from psiflow_core.components import Component, Prediction, Predictor, Resources, Sampler, TrainingResult
-from psiflow_core.errors import ReferenceFailed
+from psiflow_core.errors import MembersAlike, ReferenceFailed
 from psiflow_core.structures import Array, Label, closest_pair
 
 ERRORS = ("force_rmse", "force_mae", "energy_rmse", "energy_mae")
@@ -132,17 +132,17 @@ def disagreeing(members: Sequence[Answering], seen: Sequence[tuple[Atoms, Predic
         seen: of each walker, the structure about which the committee disagreed most, and its prediction.
 
     Raises:
-        WrongAnswer: they say the same of every structure.
+        MembersAlike: they say the same of every structure.
     """
     spreads = [0.0 if said.deviation is None else float(np.max(said.deviation)) for _, said in seen]
     reach = max(member.cutoff for member in members) or NEIGHBOURS
     if len(members) == 1 or any(spreads) or not any(_have_neighbours(atoms, reach) for atoms, _ in seen):
         return
     who = ", ".join(dict.fromkeys(member.who for member in members))
-    raise wrong(
-        who,
-        f"makes a committee whose {len(members)} members say exactly the same of every structure that was checked: its "
-        "training takes no account of the seed, or a model to begin with has one member twice",
+    raise MembersAlike(
+        f"{who} makes a committee whose {len(members)} members say exactly the same of every structure that was "
+        "checked: its training takes no account of the seed, or a model to begin with has one member twice; once its "
+        "plugin is mended, run the same again: these members are trained anew"
     )
 
 

@@ -19,12 +19,13 @@ from psiflow_core.structures import Array
 
 def named(spec: Spec) -> str:
     """A component and its plugin, as messages call them."""
-    return f"{spec.kind} '{spec.name}' of {spec.distribution or 'an unknown distribution'} {spec.version}".rstrip()
+    plugin = f" of distribution {spec.distribution} {spec.version}" if spec.distribution else ""
+    return f"{spec.kind} '{spec.name}'{plugin}"
 
 
 def wrong(who: str, did: str) -> WrongAnswer:
     """The error of a plugin that does not keep its contract."""
-    return WrongAnswer(f"{who} {did}; its plugin has to be mended, then run the same again: it goes on from there")
+    return WrongAnswer(f"{who} {did}; once its plugin is mended, run the same again to go on")
 
 
 BLAMED = "raised by "

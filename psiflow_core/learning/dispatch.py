@@ -22,6 +22,7 @@ from psiflow_core.learning.campaign import WORK, Candidate, Generation, State, T
 from psiflow_core.learning.metrics import error_at
 from psiflow_core.learning.schemes import Place, biases_at
 from psiflow_core.learning.settings import Settings
+from psiflow_core.learning.stopping import ALIKE, WRONG
 from psiflow_core.learning.values import malformed
 from psiflow_core.learning.walkers import derive_seed
 from psiflow_core.models import Member, ModelFile
@@ -111,6 +112,8 @@ class Dispatch:
         """Kind and data of the event that records how a task ended."""
         told: Plain = {"task": order.task.id, "seconds": outcome.seconds, "worker": outcome.worker}
         if outcome.failure is not None:
+            if outcome.failure["type"] == ALIKE:
+                self._store.forget_trainings()
             return "failed", told | self._failure(order, outcome.failure, state)
         try:
             return self._success(order, cast(Plain, outcome.value), told, state)
@@ -129,7 +132,7 @@ class Dispatch:
             return "labelled", told | verdict | {"cached": value["cached"]}
         if order.task.kind == "train":
             model = value["model"] | {"path": self._relative(self._store.models / value["model"]["path"])}
-            result = value | {"model": model, "seconds": outcome.seconds}
+            result = value | {"model": model, "seconds": told["seconds"]}
             return "trained", told | {"generation": about["generation"], "member": about["member"], "result": result}
         if order.task.kind == "sample":
             moved = architectures(self._potentials)[self._turn(order.task, state)]
@@ -302,7 +305,7 @@ class Dispatch:
 
     def _intact(self, order: Order, value: Plain) -> bool:
         """Whether the files that a result speaks of are there, and are what it was made of."""
-        if malformed(order.task, value):
+        if malformed(order.task, value) or _betrayed(value):
             return False
         if order.task.kind == "label":
             return has_label(self._label_file(order))
@@ -344,6 +347,11 @@ def _error(labelled: Atoms, prediction: Plain | None) -> dict[str, float] | None
         return None if prediction is None else error_at(labelled, prediction)
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def _betrayed(value: Plain) -> bool:
+    """Whether a plugin broke its contract for some walker: it may be mended since."""
+    return any(walker["failure"]["type"] in WRONG for walker in value.get("walkers", ()) if "failure" in walker)
 
 
 def _complete(state: State, upto: int) -> list[Generation]:

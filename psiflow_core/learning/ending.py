@@ -70,7 +70,7 @@ def _nothing_new(state: State, settings: Settings) -> bool:
 
 
 def _fatal(state: State, settings: Settings) -> str | None:
-    broken = [failure for failure in state.failures[state.forgiven :] if failure.type == WRONG]
+    broken = [failure for failure in state.failures[state.forgiven :] if failure.type in WRONG]
     if broken:
         return broken[0].message
     atoms = [atom for atom in state.of("atom") if atom.status == "failed"]

@@ -15,10 +15,13 @@ MACHINE = ("lost worker", "memory", "hung")
 ENDED = (*MACHINE, "wall time")
 """Reasons of failures of which the worker did not come back."""
 
-WRONG = "WrongAnswer"
-"""The failure of a plugin that does not keep its contract: nothing that it says can be believed."""
+ALIKE = "MembersAlike"
+"""The failure of a plugin whose trainings all come to the same model."""
 
-FINAL = ("ReferenceFailed", "StructureError", "OptionError", "EngineMissing", "PluginNotFound", "PluginBroken", WRONG)
+WRONG = ("WrongAnswer", ALIKE)
+"""Failures of plugins that do not keep their contract: nothing that they say can be believed."""
+
+FINAL = ("ReferenceFailed", "StructureError", "OptionError", "EngineMissing", "PluginNotFound", "PluginBroken", *WRONG)
 """Failures that would only repeat."""
 
 
