@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -121,9 +120,6 @@ def test_the_path_of_a_file_among_parameters_is_taken_in_full(tmp_path: Path, mo
     full = {"files": [str(tmp_path / "weights.dat")], "method": "PM6", "nested": {"other": "missing.dat"}}
     assert spec.options["parameters"] == full
     assert psiflow.AseCalculator(calculator="lj", parameters=given).parameters == full
-
-
-Script = Callable[[str], subprocess.CompletedProcess[str]]
 
 
 def test_an_exit_in_a_plugins_import_is_a_broken_plugin_with_its_cause(
