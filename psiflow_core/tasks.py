@@ -105,6 +105,14 @@ def failure(error: BaseException) -> Plain:
     }
 
 
+def told(failure: Plain) -> str:
+    """The message of a failure; of an exception that a plugin did not foresee, whose it is, its type and its place."""
+    if not failure["plugin"]:
+        return str(failure["message"])
+    place = f" ({failure['where']})" if failure["where"] else ""
+    return f"{failure['plugin']} raised {failure['type']}: {failure['message']}{place}"
+
+
 def _message(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return f"sys.exit({error.code!r}) was called"

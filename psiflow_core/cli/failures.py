@@ -296,6 +296,9 @@ def _traces(outcome: Plain) -> list[str]:
 def _told(outcome: Plain, given: Plain, state: State, failed: Failed) -> Iterator[str]:
     traces = _traces(outcome)
     yield from traces
+    printed = Path(given["folder"]) / OUTPUT
+    if printed.is_file():
+        yield f"What it printed is in {printed}."
     if traces:
         yield f"It failed again, after {outcome['seconds']:.1f} s."
         return

@@ -14,6 +14,7 @@ from typing import Literal
 
 from psiflow_core.learning.schemes import ARRIVED
 from psiflow_core.structures import Plain
+from psiflow_core.tasks import told
 
 Origin = Literal["atom", "initial", "bootstrap", "walker", "test"]
 Status = Literal["queued", "labelling", "labelled", "failed", "dropped"]
@@ -201,9 +202,8 @@ class Failure:
 
     @property
     def told(self) -> str:
-        """The message; of an exception that a plugin did not foresee, whose it is, with its type and its place."""
-        place = f" ({self.where})" if self.where else ""
-        return f"{self.plugin} raised {self.type}: {self.message}{place}" if self.plugin else self.message
+        """The message, as `psiflow_core.tasks.told`."""
+        return told(vars(self))
 
 
 def label_task(candidate: Candidate) -> str:

@@ -11,7 +11,15 @@ from ase import Atoms
 from psiflow_core.components import Spec
 from psiflow_core.context import Context, Outcome, Work
 from psiflow_core.environments import choose
-from psiflow_core.errors import CampaignError, EngineMissing, OptionError, PsiflowError, StructureError
+from psiflow_core.errors import (
+    CampaignError,
+    EngineMissing,
+    OptionError,
+    PluginBroken,
+    PsiflowError,
+    StructureError,
+    WrongAnswer,
+)
 from psiflow_core.journal import Journal
 from psiflow_core.learning.campaign import State
 from psiflow_core.learning.damage import damage, unreadable
@@ -28,7 +36,7 @@ from psiflow_core.sampling import batch_size
 from psiflow_core.store import Store
 from psiflow_core.structures import Plain, digest, isolated_atom, to_plain, with_label
 from psiflow_core.structures import label_of as label_in
-from psiflow_core.tasks import has_label, read_label, write_label
+from psiflow_core.tasks import has_label, read_label, told, write_label
 
 CHECK_PATIENCE = 600.0
 """How long workers may take to start and to answer a check: a batch system may let them wait. [s]"""
@@ -304,7 +312,7 @@ def _raise_failed_check(outcome: Outcome) -> None:
     if outcome.failure is None:
         return
     kinds: dict[str, type[PsiflowError]] = {
-        kind.__name__: kind for kind in (EngineMissing, OptionError, StructureError)
+        kind.__name__: kind for kind in (EngineMissing, OptionError, PluginBroken, StructureError, WrongAnswer)
     }
     kind = kinds.get(outcome.failure["type"], CampaignError)
-    raise kind(outcome.failure["message"])
+    raise kind(told(outcome.failure))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,18 +11,21 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import molecule
+from psiflow_toys import campaigns
 from psiflow_toys.campaigns import learning, moved_water, run
 from psiflow_toys.faithless import LABELS, PREDICTIONS, SEGMENTS, TRAININGS
 from psiflow_toys.reference import ToyReference
 
 import psiflow_core as psiflow
-from psiflow_core import models
+from psiflow_core import models, tasks
 from psiflow_core.components import LabelTask
 from psiflow_core.context import Context
 from psiflow_core.errors import CampaignError, WrongAnswer
+from psiflow_core.learning.dispatch import Dispatch
 from psiflow_core.learning.records import read_campaign
 from psiflow_core.models import Member, ModelFile, TrainedPotential
 from psiflow_core.predictors import CalculatorPredictor, Sum
+from psiflow_core.store import Store
 from psiflow_core.structures import Plain, digest, label_of, to_plain
 from psiflow_core.tasks import label_file, perform, read_label
 
@@ -281,3 +285,53 @@ def test_an_exception_of_a_sampler_is_told_as_its_own_with_type_and_line(tmp_pat
     assert f"sampler 'faithless' {TOYS} raised ValueError: a sampler of no luck (" in str(end.value)
     assert "faithless.py:" in str(end.value)
     assert PHYSICS not in str(end.value)
+
+
+MALFORMED: dict[str, list[Any]] = {
+    "label": [{}, None, [], {"cached": "yes"}],
+    "train": [{"model": "m"}, {"model": {"path": "p", "digest": "d"}, "steps": 1, "errors": {"force_rmse": None}}],
+    "sample": [{"walkers": []}, {"walkers": [{"walker": 0, "steps": "five"}] * 3}],
+    "score": [{"deviations": []}, {"deviations": ["high"]}],
+    "evaluate": [{"file": 1, "digest": "d"}, {"file": "missing.json"}],
+}
+
+
+@pytest.mark.parametrize("kind", sorted(MALFORMED))
+def test_what_a_worker_says_that_cannot_be_read_is_a_failure_of_its_task(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    does, said = tasks.TASKS[kind], iter(MALFORMED[kind])
+    monkeypatch.setitem(tasks.TASKS, kind, lambda task: next(said, None) or does(task))
+    slow = psiflow.executor("threads", workers=1)  # labels wait, so that newer models look at them
+    with Context("threads", label=slow) as context:
+        run(tmp_path / "c", context, learning(16, walkers=4, reference=psiflow.reference("toy", delay=0.1)))
+    state = read_campaign(tmp_path / "c").state
+    assert state.finished == "labels"
+    messages = [failure.message for failure in state.failures if failure.kind == kind]
+    assert messages
+    assert all("cannot be built on" in message for message in messages)
+
+
+def test_a_candidate_whose_prediction_cannot_be_read_is_labelled_all_the_same(tmp_path: Path) -> None:
+    """What a plugin said in forces of shape (3, N) ended the driver, and every driver after it."""
+    campaign = learning(labels=8)
+    with Context("threads") as context:
+        run(tmp_path / "c", context, campaign)
+    done = read_campaign(tmp_path / "c")
+    dispatch = _dispatch(tmp_path / "c")
+    candidate = done.state.of("walker")[0]
+    file = done.store.structures / candidate.structure[:2] / f"{candidate.structure}.json"
+    record = json.loads(file.read_text())
+    record["prediction"]["forces"] = [[0.0] * 3] * 2
+    file.write_text(json.dumps(record))
+    verdict = dispatch._verdict(candidate, done.store.absolute(candidate.file or ""))
+    assert verdict["error"] is None
+    assert not verdict["discard"]
+
+
+def _dispatch(folder: Path) -> Dispatch:
+    campaign = read_campaign(folder)
+    asked = learning(labels=8)
+    return Dispatch(
+        asked.potentials, asked.sampler, asked.reference, campaign.settings, Store(folder), campaigns.water()
+    )
