@@ -64,9 +64,10 @@ def printing_to(folder: Path | None) -> Iterator[None]:
         os.close(kept)
         ended.set()
         watch.join()
-        shorten(file)
-        if not file.stat().st_size:
-            file.unlink()
+        with contextlib.suppress(OSError):  # the folder is gone, or the disk full: the task tells that, if it matters
+            shorten(file)
+            if not file.stat().st_size:
+                file.unlink()
 
 
 @contextlib.contextmanager
@@ -117,7 +118,8 @@ def _flush() -> None:
 
 def _keep_short(file: Path, ended: threading.Event) -> None:
     while not ended.wait(PERIOD):
-        shorten(file, 8 * KEPT)
+        with contextlib.suppress(OSError):
+            shorten(file, 8 * KEPT)
 
 
 def shorten(file: Path, allowed: int = 2 * KEPT) -> None:

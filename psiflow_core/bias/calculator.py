@@ -11,6 +11,7 @@ from typing import Any, ClassVar, cast
 from ase import Atoms
 from pydantic import Field, JsonValue, field_validator
 
+from psiflow_core import answers
 from psiflow_core.bias.contract import Bias, Memory
 from psiflow_core.components import LabelTask, Prediction, Reference, Spec
 from psiflow_core.options import in_full
@@ -37,7 +38,8 @@ class AseCalculator(Bias):
 
     def evaluate(self, structure: Atoms, memory: Memory) -> Prediction:
         with TemporaryDirectory() as folder:  # for calculators that run a program
-            label = self._reference.label(structure, LabelTask(Path(folder)))
+            found = self._reference.label(structure.copy(), LabelTask(Path(folder)))
+        label = answers.label(found, structure, f"calculator '{self.calculator}' of bias 'ase'")
         stress = None if label.stress is None else self.weight * label.stress
         return Prediction(self.weight * label.energy, self.weight * label.forces, stress)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from psiflow_toys.reference import ToyReference
 
 import psiflow_core as psiflow
 from psiflow_core import models, tasks
+from psiflow_core.bias.contract import Memory
 from psiflow_core.components import LabelTask
 from psiflow_core.context import Context
 from psiflow_core.errors import CampaignError, WrongAnswer
@@ -175,6 +177,12 @@ def test_a_predictor_of_a_script_is_checked_too() -> None:
         broken.calculator().get_potential_energy(water())
 
 
+def test_a_calculator_that_is_added_to_a_potential_is_checked_as_a_reference_is() -> None:
+    crossed = psiflow.AseCalculator(calculator="psiflow_toys.faithless:CrossedForces")
+    with pytest.raises(WrongAnswer, match=r"^calculator 'psiflow_toys.faithless:CrossedForces' of bias 'ase' returned"):
+        crossed.evaluate(water(), Memory())
+
+
 # Samplers --------------------------------------------------------------------------------------------------
 
 LAZY = {
@@ -288,7 +296,7 @@ def test_an_exception_of_a_sampler_is_told_as_its_own_with_type_and_line(tmp_pat
 
 
 MALFORMED: dict[str, list[Any]] = {
-    "label": [{}, None, [], {"cached": "yes"}],
+    "label": [{}, None],
     "train": [{"model": "m"}, {"model": {"path": "p", "digest": "d"}, "steps": 1, "errors": {"force_rmse": None}}],
     "sample": [{"walkers": []}, {"walkers": [{"walker": 0, "steps": "five"}] * 3}],
     "score": [{"deviations": []}, {"deviations": ["high"]}],
@@ -296,20 +304,24 @@ MALFORMED: dict[str, list[Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", sorted(MALFORMED))
+def _saying_first(said: list[Any], does: Callable[[Plain], Plain]) -> Callable[[Plain], Any]:
+    """A task that says these before it says what it should."""
+    left = list(said)
+    return lambda task: left.pop(0) if left else does(task)
+
+
 def test_what_a_worker_says_that_cannot_be_read_is_a_failure_of_its_task(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    does, said = tasks.TASKS[kind], iter(MALFORMED[kind])
-    monkeypatch.setitem(tasks.TASKS, kind, lambda task: next(said, None) or does(task))
+    for kind, said in MALFORMED.items():
+        monkeypatch.setitem(tasks.TASKS, kind, _saying_first(said, tasks.TASKS[kind]))
     slow = psiflow.executor("threads", workers=1)  # labels wait, so that newer models look at them
     with Context("threads", label=slow) as context:
-        run(tmp_path / "c", context, learning(16, walkers=4, reference=psiflow.reference("toy", delay=0.1)))
+        run(tmp_path / "c", context, learning(14, walkers=4, reference=psiflow.reference("toy", delay=0.1)))
     state = read_campaign(tmp_path / "c").state
     assert state.finished == "labels"
-    messages = [failure.message for failure in state.failures if failure.kind == kind]
-    assert messages
-    assert all("cannot be built on" in message for message in messages)
+    assert {failure.kind for failure in state.failures} == MALFORMED.keys()
+    assert all("cannot be built on" in failure.message for failure in state.failures)
 
 
 def test_a_candidate_whose_prediction_cannot_be_read_is_labelled_all_the_same(tmp_path: Path) -> None:

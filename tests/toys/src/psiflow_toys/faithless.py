@@ -171,6 +171,16 @@ class FaithlessReference(Reference):
         return cast(Label, LABELS[self.how](label, structure))
 
 
+class CrossedForces(Calculator):  # type: ignore[misc]
+    """An ASE calculator whose forces have shape (3, atoms), and an imaginary part."""
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "forces"]
+
+    def calculate(self, atoms: Atoms | None = None, properties: Any = None, system_changes: Any = None) -> None:
+        super().calculate(atoms, properties, system_changes)
+        self.results = {"energy": 0.0, "forces": np.zeros((3, len(self.atoms))) + 0j}
+
+
 class FaithlessPredictor(Predictor):
     """Predictions of the toy potential, and what comes of them."""
 
