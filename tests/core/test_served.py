@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -241,10 +243,14 @@ def test_an_exit_over_a_request_is_told_and_the_process_goes_on(member: Member, 
     task = {"do": "perform", "kind": "no such kind", "task": {}}
     assert ask_once(HERE, task)["failure"]["type"] == "KeyError"
     wrong = Spec("reference", "faithless", {"how": "an exit"}, "psiflow-toys", "0.1.0")
-    asked = {
-        "reference": wrong.to_plain(),
-        "structure": to_plain(molecule("H2O")),
-        "labels": str(member.file.path.parent),
-    }
-    told = ask_once(HERE, {"do": "perform", "kind": "label", "task": {**asked, "folder": str(member.file.path.parent)}})
+    place = {"labels": str(member.file.path.parent), "folder": str(member.file.path.parent)}
+    label = {"reference": wrong.to_plain(), "structure": to_plain(molecule("H2O")), **place}
+    told = ask_once(HERE, {"do": "perform", "kind": "label", "task": label})
     assert told["failure"]["message"] == "sys.exit('the licence has run out') was called"
+
+
+def test_the_calculator_of_a_served_model_reaches_other_processes(member: Member, elsewhere: None) -> None:
+    atoms = molecule("H2O")
+    atoms.calc = there(member).calculator()
+    again = pickle.loads(pickle.dumps(atoms))
+    np.testing.assert_array_equal(again.get_forces(), copy.deepcopy(atoms).get_forces())
