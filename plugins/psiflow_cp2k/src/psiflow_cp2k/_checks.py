@@ -14,7 +14,7 @@ from ase.data import chemical_symbols
 from psiflow_core import structures
 from psiflow_core.components import Resources
 from psiflow_core.errors import EngineMissing, OptionError, ReferenceFailed, StructureError
-from psiflow_cp2k import _level, _output, _program, _run_input
+from psiflow_cp2k import _failures, _level, _program, _run_input
 
 if TYPE_CHECKING:
     from psiflow_cp2k.reference import CP2K
@@ -67,7 +67,7 @@ def _check_input(options: CP2K, atoms: Atoms) -> None:
             code = _program.run(options, folder, Resources(), time.monotonic() + QUICK)
         except ReferenceFailed as error:
             raise EngineMissing(f"reference 'cp2k': {error}") from error
-        failure, refused = _output.complaint(folder, code), _output.is_refusal(folder)
+        failure, refused = _failures.complaint(folder, code), _failures.is_refusal(folder)
     if failure is None:
         return
     told = str(failure).removesuffix(f"; see {folder}")  # which is gone by now

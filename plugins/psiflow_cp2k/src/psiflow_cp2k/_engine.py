@@ -13,7 +13,7 @@ from ase import Atoms
 from psiflow_core.components import LabelTask, Resources
 from psiflow_core.errors import ReferenceFailed, StructureError
 from psiflow_core.structures import Label
-from psiflow_cp2k import _checks, _output, _program, _run_input, _scf, _start
+from psiflow_cp2k import _checks, _failures, _output, _program, _run_input, _scf, _start
 
 if TYPE_CHECKING:
     from psiflow_cp2k.reference import CP2K
@@ -64,12 +64,12 @@ def _attempts(options: CP2K, structure: Atoms) -> Iterator[tuple[_scf.Rung, byte
 
 def _found(folder: Path, code: int, structure: Atoms, threshold: float) -> Label | None:
     """The label of a run, None if its self-consistent field did not converge."""
-    failure = _output.complaint(folder, code)
+    failure = _failures.complaint(folder, code)
     if failure is not None and failure.reason != "unconverged":
         raise failure
     if failure is not None or not _output.converged((folder / "label.out").read_text(errors="replace"), threshold):
         return None
-    return _output.read(folder, len(structure), bool(structure.pbc.all())).label()
+    return _output.read(folder, len(structure), bool(structure.pbc.all()))
 
 
 def _centred(found: Label, structure: Atoms) -> Label:

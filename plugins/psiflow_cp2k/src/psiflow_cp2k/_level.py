@@ -22,11 +22,8 @@ FUNCTIONALS = {
 
 DISPERSIONS = {"d3bj": "DFTD3(BJ)", "d3": "DFTD3"}
 
-STRUCTURES_OWN = {
-    "FORCE_EVAL/SUBSYS": ("CELL", "COORD", "VELOCITY", "SHELL_COORD", "CORE_COORD"),
-    "FORCE_EVAL/PRINT": ("FORCES", "STRESS_TENSOR", "TOTAL_NUMBERS"),
-}
-"""Sections that are written anew for each structure."""
+STRUCTURES_OWN = ("CELL", "COORD", "VELOCITY", "SHELL_COORD", "CORE_COORD")
+"""Sections in `SUBSYS` that are written anew for each structure."""
 
 
 def as_read(given: str) -> str:
@@ -92,8 +89,8 @@ def _content(path: Path) -> str:
 
 
 def _without_structure(root: Section) -> Section:
-    for path, names in STRUCTURES_OWN.items():
-        root.at(path).drop(*names)
+    root.drop_everywhere("PRINT")  # psiflow reads what is printed: a file, unit or switch of the user's would hide it
+    root.at("FORCE_EVAL/SUBSYS").drop(*STRUCTURES_OWN)
     topology = root.at("FORCE_EVAL/SUBSYS").find("TOPOLOGY")
     if topology is not None:
         topology.unset("COORD_FILE_NAME", "COORDINATE", "COORD_FILE_FORMAT", "COORDINATE_FORMAT")
