@@ -47,9 +47,14 @@ def label(options: CP2K, structure: Atoms, task: LabelTask) -> Label:
             if found is not None:
                 _remember(options, structure, rung, folder)
                 return _centred(found, structure)
+            came = _output.progress((folder / "label.out").read_text(errors="replace"))
+        except ReferenceFailed as failure:
+            if not tried or not _failures.is_refusal(folder):  # a later rung may be none for this method
+                raise
+            came = str(failure)
         finally:
             _clean(folder)
-        tried.append(f"{rung.name} ({_output.progress((folder / 'label.out').read_text(errors='replace'))})")
+        tried.append(f"{rung.name} ({came})")
     raise ReferenceFailed(f"the SCF did not converge; tried {'; '.join(tried)}; see {task.folder}", "unconverged")
 
 

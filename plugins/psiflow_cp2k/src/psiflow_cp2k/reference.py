@@ -82,8 +82,10 @@ class CP2K(Reference):
     the same atoms, each within 0.5 Å. Changes a label by less than `eps_scf` does: 0.005 meV/Å at 1e-6."""
     command: str = Field("cp2k.psmp", min_length=1)
     """The words that start CP2K: a program, a path, `apptainer exec cp2k.sif cp2k.psmp`."""
-    launch: str = "mpirun -n {ranks}"
-    """The words before `command` where there is more than one rank."""
+    launch: str | None = None
+    """The words before `command` where there is more than one rank: `srun --overlap -n {ranks}`. None is
+    `mpirun -n {ranks}` on the worker's own node, with as many ranks as the pool has cores, whatever number of tasks
+    a scheduler has granted: CP2K does not see the scheduler's variables then."""
     before: str | None = None
     """Shell commands that are run first: `module load CP2K/2024.1`."""
     data: str | None = None
@@ -102,9 +104,9 @@ class CP2K(Reference):
 
     @field_validator("launch")
     @classmethod
-    def _fillable(cls, given: str) -> str:
+    def _fillable(cls, given: str | None) -> str | None:
         try:
-            given.format(ranks=1, threads=1)
+            (given or "").format(ranks=1, threads=1)
         except (KeyError, IndexError, ValueError) as error:
             raise ValueError(f"only {{ranks}} and {{threads}} can stand in braces ({error!r})") from None
         return given
