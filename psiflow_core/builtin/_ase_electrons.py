@@ -19,7 +19,7 @@ CHARGE, SPIN = "charge", "spin"
 MULTIPLICITY = ("multiplicity", "mult")
 """Names of a parameter that is 2S+1, in ASE's calculators and in tblite."""
 GRAIN = 2.0**-20
-"""Moments are multiples of this, so that their sum is a whole number to the last bit: some calculators cut it off. [μB]"""
+"""Moments are multiples of this, so that their sum is whole to the last bit: some calculators cut it off. [μB]"""
 
 
 class Way(NamedTuple):
@@ -93,8 +93,8 @@ def refuse_unheard(way: Way, atoms: Atoms, given: dict[str, Any], calculator: st
     """
     if way.deaf and spin_of(atoms) != 1 and not any("spin" in name.lower() for name in given):
         raise StructureError(
-            f"{atoms.get_chemical_formula()} has spin multiplicity {spin_of(atoms)}, which calculator '{calculator}' is "
-            "not told by ASE; set its own keywords for spin in parameters, or choose another reference"
+            f"{atoms.get_chemical_formula()} has spin multiplicity {spin_of(atoms)}, which calculator '{calculator}' "
+            "is not told by ASE; set its own keywords for spin in parameters, or choose another reference"
         )
 
 
@@ -115,7 +115,7 @@ def listening(atoms: Atoms) -> tuple[Atoms, set[str]]:
             heard.add(key)
             return super().get(key, default)
 
-    class Listening(Atoms):  # type: ignore[misc]
+    class Listening(Atoms):
         def __setattr__(self, name: str, value: Any) -> None:
             super().__setattr__(name, Info(value) if name == "info" else value)
 
@@ -139,10 +139,10 @@ def listening(atoms: Atoms) -> tuple[Atoms, set[str]]:
 
 
 def with_moments(atoms: Atoms) -> Array | None:
-    """Initial magnetic moments for the spin multiplicity 2S+1: the structure's own, or 2S on the atoms with open shells.
+    """Initial magnetic moments for the multiplicity 2S+1: the structure's own, or 2S on the atoms with open shells.
 
-    They add up to 2S to the last bit, but in a crystal whose multiplicity is not told, where they say all there is. None
-    for a singlet without moments. [μB]
+    They add up to 2S to the last bit, but in a crystal whose multiplicity is not told, where they say all there is.
+    None for a singlet without moments. [μB]
     """
     unpaired = spin_of(atoms) - 1
     own = atoms.arrays.get(MOMENTS)

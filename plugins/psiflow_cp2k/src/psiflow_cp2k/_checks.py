@@ -87,7 +87,9 @@ def _run(options: CP2K, atoms: Atoms, changed: Callable[[Section], None]) -> Non
     told = str(failure).removesuffix(f"; see {folder}")  # which is gone by now
     if refused:
         raise OptionError(f"reference 'cp2k', for {_named(atoms)}: {told}") from failure
-    raise EngineMissing(f"reference 'cp2k': '{options.command}' does not work here, for {_named(atoms)}: {told}") from failure
+    raise EngineMissing(
+        f"reference 'cp2k': '{options.command}' does not work here, for {_named(atoms)}: {told}"
+    ) from failure
 
 
 def _dry(root: Section) -> None:

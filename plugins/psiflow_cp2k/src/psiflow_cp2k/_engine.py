@@ -34,7 +34,7 @@ def label(options: CP2K, structure: Atoms, task: LabelTask) -> Label:
         _checks.check_structure(structure)
     except StructureError as error:
         raise ReferenceFailed(str(error), "bad input") from error
-    tried = []
+    tried: list[str] = []
     deadline = _deadline(task.resources)
     for number, (rung, start) in enumerate(_attempts(options, structure)):
         folder = task.folder / f"run-{number}"

@@ -23,7 +23,9 @@ BAD_INPUT = re.compile(
     r"not found|be opened|multiplicity|electrons|invalid|available|implemented|keyword|section|pars(e|ing)|input",
     re.I,
 )
-SIGNAL = re.compile(r"received signal (?P<name>SIG[A-Z]+)|exited on signal (?P<number>\d+)|Signal: [\w ]+ \((?P<code>\d+)\)")
+SIGNAL = re.compile(
+    r"received signal (?P<name>SIG[A-Z]+)|exited on signal (?P<number>\d+)|Signal: [\w ]+ \((?P<code>\d+)\)"
+)
 """As Fortran, `mpirun` and Open MPI tell it."""
 CHATTER = re.compile(
     r"^#\d+ |^\[[^\]]+\] (\[ *\d+\]|\*\*\*)|^\s*at (\.|/|\?\?)|0x[0-9a-f]{6}|backtrace|MPI_ABORT|MPI_COMM_WORLD|"
@@ -66,8 +68,8 @@ def is_refusal(folder: Path) -> bool:
 
 def _about_slots(folder: Path) -> str:
     return (
-        "mpirun does not start the ranks: the scheduler has granted fewer slots than the pool has cores; leave the option "
-        "launch out, which counts the pool's cores alone, or set it to your scheduler's own "
+        "mpirun does not start the ranks: the scheduler has granted fewer slots than the pool has cores; leave the "
+        "option launch out, which counts the pool's cores alone, or set it to your scheduler's own "
         f"('srun --overlap -n {{ranks}}'); see {folder}"
     )
 

@@ -6,6 +6,7 @@ Versions differ: the energy is headed `[a.u.]:` up to 2024 and `[hartree]` from 
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from psiflow_core.errors import ReferenceFailed
 from psiflow_core.structures import Array, Label
 
 ENERGY = re.compile(
-    r"^ *ENERGY\| Total FORCE_EVAL \( *(?:QS|QUICKSTEP) *\) energy *[\[(](?P<unit>[^\])]*)[\])]:? +(?P<number>\S+) *$", re.M
+    r"^ *ENERGY\| Total FORCE_EVAL \( *(?:QS|QUICKSTEP) *\) energy *[\[(](?P<unit>[^\])]*)[\])]:? +(?P<number>\S+) *$",
+    re.M,
 )
 """The free energy E − TS of smeared occupations, which forces and stress are the gradient of."""
 STATUS = re.compile(
@@ -81,9 +83,12 @@ def read(folder: Path, atoms: int, periodic: bool) -> Label:
 
 def _number(text: str) -> float:
     try:
-        return float(text.upper().replace("D", "E"))
+        number = float(text)
     except ValueError:
-        raise ReferenceFailed(f"CP2K printed {text!r} where the energy is expected") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise ReferenceFailed(f"CP2K printed {text!r} where the energy is expected")
+    return number
 
 
 def _factor(units: dict[str, float], unit: str, quantity: str) -> float:
