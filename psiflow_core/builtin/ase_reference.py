@@ -34,8 +34,8 @@ class AseReference(Reference):
     Charge and spin multiplicity of a structure reach the calculator in its own way: by a parameter (`charge`,
     `multiplicity`, `mult`), by initial magnetic moments that add up to 2S (NWChem, VASP, GPAW, Quantum ESPRESSO, …)
     or the structure's own, by initial charges, or by ``info["charge"]`` and ``info["spin"]``. A charge that a
-    calculator does not ask for is refused. The energy is the one whose gradient the forces are (the free energy of a calculator
-    with smeared occupations).
+    calculator does not ask for is refused. The energy is the one whose gradient the forces are (the free energy
+    of a calculator with smeared occupations).
     """
 
     name: ClassVar[str] = "ase"

@@ -168,8 +168,10 @@ def test_a_crash_is_told_by_its_signal_and_the_place() -> None:
 @pytest.mark.parametrize(
     ("errors", "code", "said"),
     [
-        ("mpirun noticed that process rank 1 with PID 0 on node n exited on signal 11 (Segmentation fault).", 139, "SIGSEGV"),
-        ("[n:1] *** Process received signal ***\n[n:1] Signal: Floating point exception (8)\n[n:1] [ 0] /lib", 136, "SIGFPE"),
+        ("mpirun noticed that process rank 1 with PID 0 on node n exited on signal 11 (Segmentation fault).", 139,
+         "SIGSEGV"),
+        ("[n:1] *** Process received signal ***\n[n:1] Signal: Floating point exception (8)\n[n:1] [ 0] /lib", 136,
+         "SIGFPE"),
         ("At line 12 of file a.F\nFortran runtime error: Index out of bounds\n\nError termination. Backtrace:\n"
          "#0  0x7f00 in ???\n", 2, "Fortran runtime error: Index out of bounds"),
         ("", 1, "it said nothing"),

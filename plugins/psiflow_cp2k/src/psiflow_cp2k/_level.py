@@ -15,10 +15,13 @@ FUNCTIONALS = {
     "revpbe": ("", {"PBE": "REVPBE"}, "GTH-PBE", "revPBE"),
     "pbesol": ("", {"PBE": "PBESOL"}, "GTH-PBE", "PBEsol"),
     "blyp": ("BLYP", {}, "GTH-BLYP", "BLYP"),
-    "bp": ("BP", {}, "GTH-BP", "BP86"),
+    "bp": ("", {"GGA_X_B88": "", "GGA_C_P86": ""}, "GTH-BP", "BP86"),
     "lda": ("PADE", {}, "GTH-PADE", ""),
 }
-"""CP2K's name or the parametrization of its PBE, the potential made for it, its name in the tables of D3."""
+"""CP2K's name or the parts with their parametrization, the potential made for it, its name in the tables of D3.
+
+CP2K's own BP cannot have unpaired electrons, as free atoms do: libxc's parts can (0.8 meV apart for H2O).
+"""
 
 DISPERSIONS = {"d3bj": "DFTD3(BJ)", "d3": "DFTD3"}
 
@@ -74,7 +77,9 @@ def _write_functional(options: CP2K, xc: Section) -> None:
     functional = xc.at("XC_FUNCTIONAL")
     functional.parameter = shortcut
     for name, parametrization in parametrized.items():
-        functional.at(name).set("PARAMETRIZATION", parametrization)
+        part = functional.at(name)
+        if parametrization:
+            part.set("PARAMETRIZATION", parametrization)
     if options.dispersion:
         xc.at("VDW_POTENTIAL").set("POTENTIAL_TYPE", "PAIR_POTENTIAL")
         pairs = xc.at("VDW_POTENTIAL/PAIR_POTENTIAL").set("TYPE", DISPERSIONS[options.dispersion])
