@@ -24,7 +24,8 @@ class CP2K(Reference):
     The level is given by name (`functional`, `basis`, `cutoff`, …) or as a section of CP2K's own input
     (`force_eval`). What belongs to the structure is psiflow's to write, and taken out of a given section: cell,
     coordinates, charge and multiplicity (``info["charge"]``, ``info["spin"]``), spin polarization where the
-    multiplicity is not 1 or atoms have initial magnetic moments, and the boundary conditions of electrostatics.
+    multiplicity is not 1 or atoms have initial magnetic moments, the boundary conditions of electrostatics, and what
+    is printed.
 
     Crystals and liquids (periodic in all directions) have a stress. Molecules and isolated atoms are put in the
     middle of a cubic box without periodicity. Slabs and wires: use a periodic cell with vacuum.
@@ -33,8 +34,8 @@ class CP2K(Reference):
     see `cutoff`. The net force of a molecule, which the grid makes, is taken off all its atoms alike: what is left
     is the gradient of the energy of the molecule in the middle of its box.
 
-    Metals: with `smearing` the energy is the one extrapolated to zero electronic temperature, E − TS/2 of the
-    free energy E − TS that CP2K minimizes; forces and stress are the gradient of the free energy.
+    Metals: with `smearing` the energy is the free energy E − TS that CP2K minimizes, whose gradient forces and stress
+    are.
     """
 
     name: ClassVar[str] = "cp2k"
