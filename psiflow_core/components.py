@@ -358,15 +358,22 @@ class Pool:
     isolated: bool = False
     """Whether that Python is another environment's: what the driver sets for its own must not reach it."""
 
+    def __post_init__(self) -> None:
+        if isinstance(self.python, str):
+            raise OptionError(f"python={self.python!r}: give the words of the command, ({self.python!r},)")
+
 
 class Executor(Component):
-    """A way to get workers."""
+    """A way to get workers. One that starts processes is a `psiflow_core.blocks.Blocks`."""
 
     kind: ClassVar[Kind] = "executor"
 
     @abstractmethod
     def build(self, pool: Pool) -> ParslExecutor:
-        """A new Parsl executor. Called once per pool; the objects are not reusable."""
+        """A new Parsl executor: that of `Blocks`, or threads of the driver; pools refuse any other.
+
+        Called once per pool; the objects are not reusable.
+        """
 
     @abstractmethod
     def slots(self) -> int:

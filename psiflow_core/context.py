@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import queue
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,7 +146,11 @@ class Context:
         future.add_done_callback(lambda done: ended.put((ticket, _outcome(key, done, task_folder))))
 
     def completed(self, timeout: float = 1.0) -> Iterator[Outcome]:
-        """The outcomes that are there, after waiting for the first one at most ``timeout`` seconds."""
+        """The outcomes that are there, after waiting for the first one at most ``timeout`` seconds.
+
+        Raises:
+            PoolFailed: the workers of a task do not start.
+        """
         deadline = time.monotonic() + timeout
         while self._running:
             try:
@@ -156,17 +160,33 @@ class Context:
                 if time.monotonic() >= deadline:
                     return
                 continue
-            if self._running.pop(ticket, None) is not None:
+            _, pool = self._running.pop(ticket, ("", None))
+            if pool is not None:
+                self._refuse_failed(pool)
                 yield outcome
             deadline = 0.0
 
+    def waiting(self) -> str:
+        """Which workers tasks wait for that have never answered, and what has come of their blocks; else empty."""
+        return self._pools.waiting()
+
     def run(
-        self, work: Work, kind: str, task: Plain, timeout: float | None = None, needs: Sequence[Spec] = ()
+        self,
+        work: Work,
+        kind: str,
+        task: Plain,
+        timeout: float | None = None,
+        needs: Sequence[Spec] = (),
+        tell: Callable[[str], None] | None = None,
     ) -> Outcome:
         """Run one task and wait for it; for checks, not for campaigns.
 
+        Args:
+            tell: is told what workers are waited for, while there are none.
+
         Raises:
             WorkerLost: no outcome within ``timeout`` seconds.
+            PoolFailed: the workers do not start.
         """
         key = f"{kind}-{time.monotonic_ns()}"
         self.submit(key, work, kind, task, needs)
@@ -175,7 +195,11 @@ class Context:
             for outcome in self.completed():
                 if outcome.key == key:
                     return outcome
-        raise WorkerLost(f"no worker of pool '{self._pool_of[work]}' answered within {timeout:.0f} s")
+            waiting = self.waiting()
+            if tell is not None and waiting:
+                tell(waiting)
+        words = f"no worker of pool '{self._pool_of[work]}' answered within {timeout:.0f} s"
+        raise WorkerLost(f"{words}: {waiting}" if (waiting := self.waiting()) else words)
 
     def close(self) -> None:
         """End every process that this context started."""
@@ -195,6 +219,12 @@ class Context:
         if key not in self._chosen:
             self._chosen[key] = choose(needs)
         return self._chosen[key]
+
+    def _refuse_failed(self, pool: Key) -> None:
+        """Raise what a pool said when it gave up: that is not the failure of one task."""
+        failed = self._pools.failed(pool)
+        if failed is not None:
+            raise failed
 
     def _orphaned(self) -> Iterator[Outcome]:
         """Tasks of a pool whose interchange has died: Parsl would wait for them for ever."""

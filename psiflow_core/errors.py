@@ -78,6 +78,10 @@ class WorkerLost(PsiflowError):
     """The process that ran a task died before the task ended."""
 
 
+class PoolFailed(PsiflowError):
+    """The workers of a pool do not start; the message holds what their processes said."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A suggestion to end a message with, empty when nothing known resembles ``name``."""
     close = get_close_matches(name, list(known), n=1, cutoff=0.6)

@@ -12,8 +12,9 @@ import contextlib
 import json
 import os
 import signal
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,12 +72,34 @@ def lease(folder: str | None, limits: Mapping[str, Any]) -> Iterator[None]:
         file.unlink(missing_ok=True)
 
 
+class Awake:
+    """Seconds that this process was awake: the clock stands still while it is suspended.
+
+    Args:
+        longest: seconds between two looks; what a pause is longer than that, the process was not awake.
+    """
+
+    def __init__(self, longest: float) -> None:
+        self._longest = longest
+        self._seen, self._last = 0.0, time.monotonic()
+        self._lock = threading.Lock()
+
+    def __call__(self) -> float:
+        with self._lock:
+            now = time.monotonic()
+            self._seen += min(now - self._last, self._longest)
+            self._last = now
+            return self._seen
+
+
 @dataclass
 class _Sign:
-    """When a task last showed a sign of life."""
+    """When a task last showed a sign of life. Times are by the guard's clock: what it did not see does not count."""
 
     began: float
     """Which task it was."""
+    first: float
+    """When the guard first saw the task."""
     when: float
     cpu: float
     """Seconds that its processes had used by then."""
@@ -85,8 +108,9 @@ class _Sign:
 class Leases:
     """The guard's view of all leases of its pool."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._place = place
+        self._clock = clock
         self._signs: dict[int, _Sign] = {}
 
     def broken(self, processes: list[psutil.Process]) -> list[psutil.Process]:
@@ -112,25 +136,26 @@ class Leases:
 
     def _verdict(self, told: Mapping[str, Any], family: list[psutil.Process]) -> tuple[str, str] | None:
         """Reason and message, if the task must end."""
-        ran = time.monotonic() - told["began"]
-        if told["wall_time"] and ran > told["wall_time"]:
+        now = self._clock()
+        sign = self._sign(told["began"], family, now)
+        if told["wall_time"] and now - sign.first > told["wall_time"]:
             return "wall time", f"it ran longer than the {told['wall_time']:g} s that its pool allows"
         used = sum(map(_memory, family))
         if told["memory"] and used > told["memory"]:
             return "memory", f"it used {used:.2f} GiB, more than the {told['memory']:.2f} GiB that its pool allows"
-        quiet = self._quiet(told["began"], family)
-        if told["silence"] and quiet > told["silence"]:
-            return "hung", f"its processes have done nothing for {quiet:.0f} s"
+        if told["silence"] and now - sign.when > told["silence"]:
+            return "hung", f"its processes have done nothing for {now - sign.when:.0f} s"
         return None
 
-    def _quiet(self, began: float, family: list[psutil.Process]) -> float:
-        """Seconds for which the task's processes have used next to no processor time."""
-        now, cpu, worker = time.monotonic(), sum(map(_seconds, family)), family[0].pid
+    def _sign(self, began: float, family: list[psutil.Process], now: float) -> _Sign:
+        """The last sign of life: when the task's processes used more than next to no processor time."""
+        cpu, worker = sum(map(_seconds, family)), family[0].pid
         sign = self._signs.get(worker)
-        if sign is None or sign.began != began or cpu - sign.cpu > IDLE * (now - sign.when) + 0.05 or cpu < sign.cpu:
-            self._signs[worker] = _Sign(began, now, cpu)
-            return 0.0
-        return now - sign.when
+        if sign is None or sign.began != began:
+            self._signs[worker] = _Sign(began, now, now, cpu)
+        elif cpu - sign.cpu > IDLE * (now - sign.when) + 0.05 or cpu < sign.cpu:
+            sign.when, sign.cpu = now, cpu
+        return self._signs[worker]
 
 
 def read_verdict(folder: Path) -> tuple[str, str] | None:

@@ -72,11 +72,11 @@ class Driver:
         if state.finished is None:
             with self._progress.showing(state, session.settings, self._store.folder) as show:
                 show("starting workers, checking engines and structures")
-                session.check()
+                session.check(show)
                 session.propose()
                 self._stop.gentle = True
                 for _ in session.events():
-                    show("")
+                    show(context.waiting())
                     if self._stop.requested:
                         self._wind_down(session, show)
                 self._stop.gentle = False

@@ -77,7 +77,7 @@ class Pace:
 
 
 class _Lines:
-    """For logs: a line when a training begins or ends, and when a tenth of the labels, or of the tests, has come."""
+    """For logs: a line for a message, a training's begin and end, and each tenth of the labels and of the tests."""
 
     def __init__(self, state: State, settings: Settings, folder: Path) -> None:
         self._state = state
@@ -87,10 +87,10 @@ class _Lines:
 
     def show(self, message: str) -> None:
         """Say what has not been said."""
-        if message:
-            self._say(message)
-            return
-        for event, text in self._news().items():
+        news = {message: message} if message else {}
+        if self._state.running or not message:
+            news |= self._news()
+        for event, text in news.items():
             if event not in self._said:
                 self._said.add(event)
                 self._say(text)

@@ -18,17 +18,22 @@ CORE = ROOT / "psiflow_core"
 SOURCES = sorted(CORE.rglob("*.py"))
 PLUGIN_SOURCES = sorted((ROOT / "plugins").glob("*/src/*/*.py"))
 
-FOUNDATION = {"errors", "files", "structures", "options"}
+FOUNDATION = {"errors", "files", "electrons", "structures", "checks", "options"}
 CONTRACTS = FOUNDATION | {"components"}
 REGISTRY = CONTRACTS | {"hookspecs", "predictors", "plugins"}
 NAMES = REGISTRY | {"recorded", "offers", "environments", "catalogue"}
-WORK = NAMES | {"variables", "bias", "served", "models", "sampling", "leases", "tasks", "guard"}
-LOOP = WORK | {"context", "journal", "store", "learning"}
+WORK = NAMES | {"variables", "bias", "served", "models", "sampling", "leases", "tasks", "guard", "blocks"}
+INPUT = {"reading", "foreign_labels"}
+LOOP = WORK | INPUT | {"context", "journal", "store", "learning"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "files": set(),
-    "structures": {"errors"},
+    "electrons": {"errors"},
+    "structures": {"errors", "electrons"},
+    "checks": {"errors", "electrons", "structures"},
+    "reading": {"errors"},
+    "foreign_labels": {"errors", "structures", "reading"},
     "options": set(),
     "components": FOUNDATION,
     "hookspecs": CONTRACTS,
@@ -47,19 +52,20 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sampling": REGISTRY | {"bias"},
     "leases": set(),
     "guard": {"leases"},
+    "blocks": CONTRACTS | {"leases", "guard"},
     "tasks": REGISTRY | {"bias", "served", "models", "sampling", "leases"},
     "serving": REGISTRY | {"models", "tasks"},
     "pools": WORK,
     "context": WORK | {"pools"},
     "journal": FOUNDATION,
     "store": WORK | {"journal"},
-    "builtin": CONTRACTS | {"hookspecs", "predictors", "guard"},
+    "builtin": CONTRACTS | {"hookspecs", "predictors", "blocks"},
     "testing": WORK,
-    "learning": WORK | {"context", "journal", "store"},
+    "learning": WORK | INPUT | {"context", "journal", "store"},
     "trajectories": LOOP,
     "report": LOOP,
-    "doctor": LOOP | {"builtin"},
-    "labels": CONTRACTS | {"models", "tasks"},
+    "doctor": LOOP,
+    "labels": CONTRACTS | INPUT | {"models", "tasks"},
     "cli": LOOP | {"report", "doctor", "labels", "packages", "installing"},
 }
 """What each room of the core may import, itself apart."""
@@ -70,7 +76,7 @@ ON_DEMAND = {
 }
 """Imports inside functions that point the other way, each with its reason."""
 
-PUBLIC = CONTRACTS - {"options"} | {"hookspecs", "predictors", "testing"}
+PUBLIC = CONTRACTS - {"options"} | {"hookspecs", "predictors", "testing", "blocks"}
 """The rooms that a plugin may enter."""
 
 ENGINES = {"torch", "mace", "e3nn", "torch_ema", "nequip", "allegro", "openmm", "pyscf", "tblite", "gpaw", "jax"}
@@ -79,7 +85,7 @@ ENGINES |= {"plumed"}
 EXTRAS = {("builtin/ase_reference.py", "tblite"), ("bias/plumed_kernel.py", "plumed")}
 """Engines that a built-in component imports on demand: they are optional dependencies of the core."""
 
-PARSL = {"pools.py", "builtin/executors.py", "builtin/_htex.py"}
+PARSL = {"pools.py", "builtin/executors.py", "blocks/_htex.py"}
 """The files of the core that know of Parsl."""
 
 

@@ -100,13 +100,13 @@ def test_the_same_executor_given_twice_is_one_pool_and_an_equal_one_is_another()
 )
 def test_workers_share_gpus_in_turn(options: dict[str, Any], gpus: list[str], tmp_path: Path) -> None:
     executor = Local(device="cuda", **options)
-    built = executor.build(Pool("all", tmp_path, sys.executable, driver=1))
+    built = executor.build(Pool("all", tmp_path, (sys.executable,), driver=os.getpid()))
     assert built.available_accelerators == gpus
     assert built.workers_per_node == executor.slots() == len(gpus)
 
 
 def test_workers_without_gpus_are_given_none(tmp_path: Path) -> None:
-    built = Local(workers=3).build(Pool("all", tmp_path, sys.executable, driver=1))
+    built = Local(workers=3).build(Pool("all", tmp_path, (sys.executable,), driver=os.getpid()))
     assert built.available_accelerators == []
     assert built.workers_per_node == 3
 

@@ -25,6 +25,7 @@ from rich.console import Console
 
 import psiflow_core
 from psiflow_core import doctor, environments, guard, installing, packages
+from psiflow_core.blocks._said import said
 from psiflow_core.cli import main
 from psiflow_core.cli.request import read_request
 from psiflow_core.environments import Environment, launch_words
@@ -684,13 +685,12 @@ def test_words_that_start_a_python_are_taken_as_they_are(tmp_path: Path, monkeyp
     assert launch_words([os.fspath("my venv/bin/python")]) == (f"{tmp_path}/my venv/bin/python",)
 
 
-def test_what_the_driver_sets_for_its_own_python_does_not_reach_another(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_driver_sets_for_its_own_python_does_not_reach_another(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("PYTHONPATH", "/the/drivers/packages")
     show = [sys.executable, "-c", "import os; print(os.environ.get('PYTHONPATH'))"]
-    told = {
-        isolated: subprocess.run(
-            [*guard.command(os.getpid(), Path("/nowhere"), isolated=isolated), *show], capture_output=True, text=True
-        ).stdout.strip()
-        for isolated in (False, True)
-    }
-    assert told == {False: "/the/drivers/packages", True: "None"}
+    for name, isolated in {"own": False, "other": True}.items():
+        subprocess.run([*guard.command(os.getpid(), tmp_path, name, isolated=isolated), *show], check=True)
+    assert said(tmp_path, "own").strip() == "/the/drivers/packages"
+    assert said(tmp_path, "other").strip() == "None"

@@ -43,6 +43,7 @@ def ranks_of(folder: Path) -> list[psutil.Process]:
     return [psutil.Process(number) for number in left]
 
 
+@pytest.mark.parametrize("executor", ["local", "toy-blocks"])  # of the core, and from outside it
 @pytest.mark.parametrize(
     ("how", "limits", "reason"),
     [
@@ -52,10 +53,9 @@ def ranks_of(folder: Path) -> list[psutil.Process]:
     ],
 )
 def test_a_task_that_takes_too_much_is_ended_with_all_its_processes_and_the_pool_goes_on(
-    how: str, limits: dict[str, float], reason: str, tmp_path: Path
+    how: str, limits: dict[str, float], reason: str, executor: str, tmp_path: Path
 ) -> None:
-    executor = psiflow.executor("local", workers=2, **limits)
-    with Context(executor, folder=tmp_path / "pools") as context:
+    with Context(psiflow.executor(executor, workers=2, **limits), folder=tmp_path / "pools") as context:
         context.submit("unharmed", "label", "idle", {})
         ended = outcome(context, tmp_path, how, ranks=2)
         assert ended.failure is not None

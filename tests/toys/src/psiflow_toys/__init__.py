@@ -1,8 +1,8 @@
-"""A potential and a reference that cost nothing, for tests."""
+"""A potential, a reference and executors that cost nothing, for tests."""
 
 from __future__ import annotations
 
-from psiflow_core.components import Potential, Reference
+from psiflow_core.components import Executor, Potential, Reference
 from psiflow_core.hookspecs import hookimpl
 
 
@@ -18,3 +18,10 @@ def psiflow_references() -> list[type[Reference]]:
     from psiflow_toys.reference import ToyReference
 
     return [ToyReference]
+
+
+@hookimpl
+def psiflow_executors() -> list[type[Executor]]:
+    from psiflow_toys.executor import ToyBlocks, ToyUnguarded
+
+    return [ToyBlocks, ToyUnguarded]
