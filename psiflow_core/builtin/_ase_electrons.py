@@ -12,8 +12,9 @@ import numpy as np
 from ase import Atoms
 from ase.data import ground_state_magnetic_moments
 
+from psiflow_core.electrons import MOMENTS, charge_of, electrons, spin_of
 from psiflow_core.errors import StructureError
-from psiflow_core.structures import MOMENTS, Array, charge_of, spin_of
+from psiflow_core.structures import Array
 
 CHARGE, SPIN = "charge", "spin"
 MULTIPLICITY = ("multiplicity", "mult")
@@ -148,7 +149,7 @@ def with_moments(atoms: Atoms) -> Array | None:
     own = atoms.arrays.get(MOMENTS)
     if own is not None and np.asarray(own).any():
         settled = np.array(own, float)
-        if settled.ndim == 1 and (SPIN in atoms.info or not atoms.pbc.any()) and unpaired:
+        if settled.ndim == 1 and (SPIN in electrons(atoms) or not atoms.pbc.any()) and unpaired:
             settled = np.round(settled / GRAIN) * GRAIN
             settled *= np.sign(settled.sum()) or 1.0
             settled[np.argmax(abs(settled))] += unpaired - settled.sum()

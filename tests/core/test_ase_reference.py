@@ -185,6 +185,14 @@ def test_the_spin_is_heard_in_every_way_of_telling_it(way: str, task: LabelTask)
     assert _toy(way).label(_oxygen(), task).energy == 0.0
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_the_spin_is_heard_under_whatever_name_a_structure_tells_it(way: str, task: LabelTask) -> None:
+    assert _toy(way).label(_oxygen(multiplicity=3), task).energy == 2.0
+    moments = _oxygen()
+    moments.set_initial_magnetic_moments([1, 1])
+    assert _toy(way).label(moments, task).energy == 2.0
+
+
 @pytest.mark.parametrize("formula", ["H3", "H7", "FeO6", "He2", "CH3OO"])
 def test_moments_add_up_to_the_spin_to_the_last_bit(formula: str, task: LabelTask) -> None:
     """Some calculators cut off what follows the point."""
