@@ -231,7 +231,7 @@ class Context:
         for pool, lost in self._pools.dead():
             for ticket in [ticket for ticket, (_, where) in self._running.items() if where == pool]:
                 key, _ = self._running.pop(ticket)
-                yield Outcome(key, None, failure(lost) | {"reason": "lost worker"})
+                yield Outcome(key, None, failure(lost, reason="lost worker"))
 
 
 def _share(
@@ -261,7 +261,7 @@ def _outcome(key: str, done: Future[Plain], folder: str | None) -> Outcome:
         plain = done.result()
         return Outcome(key, plain.get("value"), plain.get("failure"), plain["seconds"], plain["worker"])
     if type(error).__name__ not in LOST:
-        return Outcome(key, None, failure(error))
+        return Outcome(key, None, failure(error, folder))
     verdict = read_verdict(Path(folder)) if folder else None
-    reason, message = verdict or ("lost worker", str(error))
-    return Outcome(key, None, failure(error) | {"reason": reason, "message": message})
+    reason, message = verdict or ("lost worker", "")
+    return Outcome(key, None, failure(error, folder, reason=reason, message=message))

@@ -1,7 +1,7 @@
 """Runs a command, and ends it with all its children when the driver has died; ends tasks that take too much.
 
 Parsl's interchange and worker pools outlive a driver that is killed. Each is started as ``python -m
-psiflow_core.guard --driver PID --born TIME --host NAME --pool FOLDER --name NAME [--cores N] -- COMMAND…``: the guard
+psiflow_core.guard --driver PID --born TIME --host NAME --pool FOLDER [--name NAME] [--cores N] -- COMMAND…``: the guard
 looks for the driver twice a second, and at the leases of tasks (`psiflow_core.leases`). What a dead worker leaves
 behind comes to the guard as its own, and is ended. What all of them say is kept in the pool's folder. On another
 machine than the driver's it cannot look for the driver: there the command has to end by itself.
@@ -18,12 +18,14 @@ import socket
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from psiflow_core.leases import PLACE, Awake, Leases, end
+from psiflow_core.leases import PLACE, Awake, Leases, complain, end
 
 PERIOD = 0.5
 """Seconds between two looks."""
@@ -50,16 +52,31 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 
 def born(pid: int) -> float:
-    """When a process started [s since the epoch]: tells it from a later one with the same number."""
-    return float(psutil.Process(pid).create_time())
+    """When a process started, to tell it from a later one with the same number. [s]
+
+    Since the machine started, where the system tells that, so that nobody who sets the clock makes it another
+    process; elsewhere since the epoch.
+
+    Raises:
+        psutil.NoSuchProcess: it is gone.
+    """
+    if sys.platform != "linux":
+        return float(psutil.Process(pid).create_time())
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise psutil.NoSuchProcess(pid) from error
+    return int(fields[19]) / os.sysconf("SC_CLK_TCK")  # field 22 of proc(5); the first two end with the bracket
 
 
-def command(driver: int, pool: Path, name: str, cores: int | None = None, isolated: bool = False) -> list[str]:
+def command(
+    driver: int, pool: Path, name: str | None = None, cores: int | None = None, isolated: bool = False
+) -> list[str]:
     """The words to put before a command that must not outlive the driver.
 
     Args:
         pool: the folder of the pool; `guarding` finds the guard by it.
-        name: the command's, under which what it says is kept.
+        name: the command's, under which what it says is kept in the folder; without, it says it where it would.
         cores: threads that numerical libraries may start.
         isolated: the command's Python is another environment's, and must not find the driver's packages.
     """
@@ -74,7 +91,9 @@ def command(driver: int, pool: Path, name: str, cores: int | None = None, isolat
         "--host",
         socket.gethostname(),
     ]
-    words += ["--pool", str(pool), "--name", name]
+    words += ["--pool", str(pool)]
+    if name is not None:
+        words += ["--name", name]
     if cores is not None:
         words += ["--cores", str(cores)]
     if isolated:
@@ -85,8 +104,7 @@ def command(driver: int, pool: Path, name: str, cores: int | None = None, isolat
 def lives(pid: int, birth: float) -> bool:
     """Whether that very process still runs."""
     try:
-        process = psutil.Process(pid)
-        return abs(process.create_time() - birth) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
+        return abs(born(pid) - birth) < 1.0 and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 
@@ -98,6 +116,12 @@ def family(pid: int) -> list[psutil.Process]:
         return [*process.children(recursive=True), process]
     except psutil.NoSuchProcess:
         return []
+
+
+def end_family(process: subprocess.Popen[Any]) -> None:
+    """End a process with all that descend from it."""
+    end(family(process.pid))
+    process.wait()
 
 
 def guarding(pool: Path) -> list[psutil.Process]:
@@ -126,7 +150,7 @@ def main() -> int:
     parser.add_argument("--born", type=float, required=True)
     parser.add_argument("--host", required=True)
     parser.add_argument("--pool", type=Path, required=True)
-    parser.add_argument("--name", required=True)
+    parser.add_argument("--name")
     parser.add_argument("--cores", type=int)
     parser.add_argument("--isolated", action="store_true")
     parser.add_argument("command", nargs=argparse.REMAINDER)
@@ -138,7 +162,8 @@ def main() -> int:
         environment |= dict.fromkeys(THREAD_VARIABLES, str(options.cores))
     if os.getpid() != os.getpgrp():
         os.setsid()  # what is sent to the driver's process group is the driver's to answer
-    _keep_what_is_said(options.pool, options.name)
+    if options.name is not None:
+        _keep_what_is_said(options.pool, options.name)
     here = options.host == socket.gethostname()
     return _run(words, environment, lambda: not here or lives(options.driver, options.born))
 
@@ -158,14 +183,21 @@ def _watch(child: subprocess.Popen[bytes], leases: Leases, driven: Callable[[], 
         try:
             code = child.wait(PERIOD)
         except subprocess.TimeoutExpired:
-            if driven():
-                end(leases.broken(family(child.pid)), patience=1.0)
-                end(_orphans(child.pid))
-            else:
-                end(_descendants())
+            try:
+                _look(child, leases, driven)
+            except Exception:  # a guard that has died guards nobody: the next look comes all the same
+                complain(traceback.format_exc())
         else:
             end(_descendants())  # workers whose manager was killed would live on
             return code
+
+
+def _look(child: subprocess.Popen[bytes], leases: Leases, driven: Callable[[], bool]) -> None:
+    if not driven():
+        end(_descendants())
+        return
+    end(leases.broken(family(child.pid)), patience=1.0)
+    end(_orphans(child.pid))
 
 
 def _keep_what_is_said(pool: Path, name: str) -> None:

@@ -9,9 +9,12 @@ into the task's folder, where the driver finds it. Like the guard, this imports 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import signal
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -64,6 +67,7 @@ def lease(folder: str | None, limits: Mapping[str, Any]) -> Iterator[None]:
     names = ("wall_time", "silence", "memory")
     told = {"folder": folder, "began": time.monotonic(), **{name: limits.get(name) for name in names}}
     unfinished = file.with_suffix(".new")
+    file.parent.mkdir(parents=True, exist_ok=True)  # there are machines that clear away what has lain there for days
     unfinished.write_text(json.dumps(told))
     unfinished.replace(file)
     try:
@@ -116,9 +120,9 @@ class Leases:
     def broken(self, processes: list[psutil.Process]) -> list[psutil.Process]:
         """The processes of tasks that took more than they may, out of all that the guard watches.
 
-        Why is written into the folders of these tasks.
+        Why is written into the folders of these tasks, as far as that can be.
         """
-        files = [file for file in self._place.iterdir() if file.name.isdigit()]
+        files = [file for file in self._place.iterdir() if file.name.isdigit()] if self._place.is_dir() else []
         if not files:
             return []
         families = _families(processes)
@@ -160,12 +164,19 @@ class Leases:
 
 def read_verdict(folder: Path) -> tuple[str, str] | None:
     """Why the guard ended a task, reason and message; told once."""
-    file = folder / VERDICT
-    if not file.is_file():
-        return None
-    told = json.loads(file.read_text())
-    file.unlink()
-    return told["reason"], told["message"]
+    for file in (folder / VERDICT, _elsewhere(folder)):
+        told = _read(file)
+        with contextlib.suppress(OSError):  # where nothing can be written, nothing can be taken away
+            file.unlink(missing_ok=True)
+        if told and {"reason", "message"} <= told.keys():
+            return str(told["reason"]), str(told["message"])
+    return None
+
+
+def _elsewhere(folder: Path) -> Path:
+    """Where a verdict stands that cannot be written into its task's folder: the disk there is full, or it is gone."""
+    key = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"psiflow-ended-{os.getuid()}-{key}.json"
 
 
 def _families(processes: list[psutil.Process]) -> dict[int, list[psutil.Process]]:
@@ -182,16 +193,33 @@ def _families(processes: list[psutil.Process]) -> dict[int, list[psutil.Process]
 
 
 def _read(file: Path) -> dict[str, Any] | None:
+    """A lease or a verdict; None if there is none, for the task has just ended, or none that can be read."""
     try:
-        return dict(json.loads(file.read_text()))
-    except FileNotFoundError:  # the task has just ended
+        told = json.loads(file.read_text())
+    except (OSError, ValueError):
         return None
+    return told if isinstance(told, dict) else None
 
 
 def _write_verdict(folder: str | None, reason: str, message: str) -> None:
-    if folder is not None:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        (Path(folder) / VERDICT).write_text(json.dumps({"reason": reason, "message": message}))
+    """Say why a task is ended: in its folder, else elsewhere on this machine, and where nothing can be written, to
+    whoever reads what the guard says. Its end does not wait for that."""
+    told = json.dumps({"reason": reason, "message": message})
+    for file in (Path(folder) / VERDICT, _elsewhere(Path(folder))) if folder is not None else ():
+        try:
+            file.parent.mkdir(exist_ok=True)
+            file.with_suffix(".new").write_text(told)
+            file.with_suffix(".new").replace(file)
+        except OSError as error:
+            complain(f"cannot write into {file.parent} why a task was ended ({error.strerror}): {told}")
+        else:
+            return
+
+
+def complain(text: str) -> None:
+    """Say something on standard error, to whoever may read it."""
+    with contextlib.suppress(OSError, ValueError):  # nobody does, or the disk behind it is full
+        print(f"psiflow's guard: {text}", file=sys.stderr, flush=True)
 
 
 def _memory(process: psutil.Process) -> float:
@@ -213,7 +241,5 @@ def _seconds(process: psutil.Process) -> float:
 
 
 def _signal(process: psutil.Process, number: signal.Signals) -> None:
-    try:
+    with contextlib.suppress(psutil.Error):  # it is gone, or another user's: the others are ended all the same
         process.send_signal(number)
-    except psutil.NoSuchProcess:
-        return

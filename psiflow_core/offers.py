@@ -21,7 +21,7 @@ from typing import Any
 
 from psiflow_core.components import Component
 from psiflow_core.errors import EnvironmentUnfit
-from psiflow_core.guard import DROPPED
+from psiflow_core.guard import DROPPED, end_family
 from psiflow_core.plugins import Registered, registry
 from psiflow_core.recorded import record
 from psiflow_core.structures import Plain
@@ -50,19 +50,31 @@ def ask(launch: Sequence[str], engines: bool = False) -> Plain:
     # -P: what lies in the working directory is not installed there
     words = [*launch, "-P", "-m", "psiflow_core.offers", *(["--engines"] if engines else [])]
     try:
-        asked = subprocess.run(
-            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE, env=variables()
-        )
+        code, said, complaint = _run(words)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise EnvironmentUnfit(f"{launch[0]} cannot be run: {error.strerror}") from error
     except subprocess.TimeoutExpired as error:
         raise EnvironmentUnfit(f"{shlex.join(launch)} did not answer within {PATIENCE:.0f} s") from error
-    told = _answer(asked.stdout) if asked.returncode == 0 else None
+    told = _answer(said) if code == 0 else None
     if told is None:
-        raise _silent(launch, asked.stderr.strip(), asked.stdout.strip())
+        raise _silent(launch, complaint.strip(), said.strip())
     return told
+
+
+def _run(words: Sequence[str]) -> tuple[int, str, str]:
+    """Exit code, output and complaints of a command; it ends with all that it has started when this is cut short."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        words, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True, errors="replace", env=variables()
+    ) as process:
+        try:
+            said, complaint = process.communicate(timeout=PATIENCE)
+        except BaseException:
+            end_family(process)
+            raise
+    return process.returncode, said, complaint
 
 
 def ask_here(launch: Sequence[str], engines: bool = False) -> Plain:

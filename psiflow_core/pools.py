@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import tempfile
@@ -28,6 +29,10 @@ Key = tuple[str, str]
 """A pool: the name of its executor, and of the environment that its workers run in."""
 
 
+NUMBERS = itertools.count()
+"""Of the contexts of this process, to tell their folders apart."""
+
+
 @dataclass(frozen=True)
 class Started:
     """A pool that runs."""
@@ -51,6 +56,9 @@ class Pools:
         self._executors = executors
         self._given_folder = folder
         self._folder = Path()
+        number = next(NUMBERS)
+        self._process = f"{os.getpid()}-{number}" if number else str(os.getpid())
+        """Whose pools they are: several contexts of a process may have been given the same folder."""
         self._own_folder: tempfile.TemporaryDirectory[str] | None = None
         self._kernel: DataFlowKernel | None = None
         self.started: dict[Key, Started] = {}
@@ -153,7 +161,7 @@ class Pools:
     def _build(self, name: str, environment: Environment, number: int = 0) -> Started:
         """A pool's executor, and the folder in which its guards know it."""
         label = "-".join([name, *([environment.name] if environment.name else []), *([str(number)] if number else [])])
-        folder = self._folder / f"{label}-{os.getpid()}"
+        folder = self._folder / f"{label}-{self._process}"
         pool = Pool(label, folder, environment.launch, os.getpid(), isolated=bool(environment.name))
         return Started(self._guarded(self._executors[name], pool), environment, folder, number)
 

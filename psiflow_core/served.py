@@ -27,6 +27,7 @@ from psiflow_core import errors
 from psiflow_core.components import Prediction, Predictor, Spec
 from psiflow_core.environments import home
 from psiflow_core.errors import EngineMissing, PsiflowError
+from psiflow_core.guard import end_family
 from psiflow_core.offers import variables
 from psiflow_core.structures import Array, Plain, to_plain
 
@@ -129,7 +130,7 @@ class Server:
         """End the process."""
         process, self._process = self._process, None
         if process is not None:
-            process.kill()
+            end_family(process)  # a task may have started an engine there
             process.communicate()
 
     def _running(self) -> subprocess.Popen[str]:

@@ -25,6 +25,7 @@ import numpy as np
 from ase import Atoms
 
 from psiflow_core.bias import WalkerBias, of_plain
+from psiflow_core.claims import claimed
 from psiflow_core.components import (
     Component,
     LabelTask,
@@ -40,7 +41,7 @@ from psiflow_core.components import (
     Walker,
 )
 from psiflow_core.errors import EngineMissing, LabelCorrupt, ReferenceFailed
-from psiflow_core.files import copy_atomically, file_digest, write_json
+from psiflow_core.files import copy_atomically, file_digest, write_atomically, write_json
 from psiflow_core.leases import end_children, lease
 from psiflow_core.models import Member, ModelFile, load_members
 from psiflow_core.plugins import build, registry
@@ -48,11 +49,21 @@ from psiflow_core.predictors import Committee
 from psiflow_core.sampling import Checked, Limits, Visited, refuse_hot, sample_together
 from psiflow_core.served import homes
 from psiflow_core.structures import Label, Plain, digest, from_plain, sha256, to_plain, with_label
+from psiflow_core.texts import one_line, shortened
 
 RESULT = "result.json"
 
 NO_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 """What a full disk, a spent quota, a limit on files and a read-only disk are called."""
+
+MESSAGE = 4000
+"""Characters of a failure's message that are kept beside its task; of a longer one head and tail."""
+
+TRACE = 16000
+"""The same of its trace."""
+
+WORD = 80
+"""The same of its reason, and of the name of its type."""
 
 CHUNK = 64
 """Structures that an evaluation predicts at once."""
@@ -72,30 +83,61 @@ def perform(kind: str, task: Plain) -> Plain:
             value = TASKS[kind](task)
         outcome = {"value": json.loads(json.dumps(value))}  # no plugin's own types cross the border
     except Exception as error:  # failures cross the border as text, with the name of their type
-        outcome = {"failure": failure(error)}
+        outcome = {"failure": failure(error, task.get("folder"))}
         end_children()
     outcome["seconds"] = time.perf_counter() - start
     outcome["worker"] = f"{socket.gethostname()}:{os.getpid()}"
     return _kept(outcome, task) if "folder" in task else outcome
 
 
-def failure(error: BaseException) -> Plain:
-    """An exception as plain data."""
+def failure(error: BaseException, folder: str | Path | None = None, **told: str) -> Plain:
+    """An exception as plain data: sound text of bounded length.
+
+    Args:
+        folder: the task's; what is longer lies there as a whole, and the text says where.
+        told: a reason or a message that is known better than the exception knows it.
+    """
+    message = told.get("message") or _said(error)
+    trace = "".join(traceback.format_exception(error))
+    whole = ""
+    if len(message) > MESSAGE or len(trace) > TRACE:
+        whole = _whole(message, trace, folder)
     return {
-        "type": type(error).__name__,
-        "reason": _reason(error),
-        "message": str(error) or type(error).__name__,
-        "trace": "".join(traceback.format_exception(error)),
+        "type": one_line(type(error).__name__, WORD),
+        "reason": one_line(told.get("reason") or _reason(error), WORD),
+        "message": shortened(message, MESSAGE, whole),
+        "trace": shortened(trace, TRACE, whole),
     }
+
+
+def _said(error: BaseException) -> str:
+    """An exception's message; some fail even at that."""
+    try:
+        return str(error) or type(error).__name__
+    except Exception as another:
+        return f"{type(error).__name__}, of which the message cannot be had: {type(another).__name__}"
+
+
+def _whole(message: str, trace: str, folder: str | Path | None) -> str:
+    """Write all that an exception says into the task's folder; returns where that is."""
+    if folder is None:
+        return ""
+    file = Path(folder) / f"failure-{uuid.uuid4().hex[:8]}.txt"
+    content = trace if message in trace else f"{message}\n\n{trace}"
+    try:
+        write_atomically(file, content.encode(errors="backslashreplace"), durable=False)
+    except OSError as error:
+        return f"they could not be kept: {error.strerror}"
+    return f"all of it: {file}"
 
 
 def _reason(error: BaseException) -> str:
     """A word that policies and reports count by."""
     if isinstance(error, ReferenceFailed):
-        return error.reason
+        return str(error.reason)
     if isinstance(error, OSError) and error.errno in NO_DISK:
         return "disk"
-    short = isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "can't allocate" in str(error)
+    short = isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "can't allocate" in _said(error)
     return "memory" if short else "error"
 
 
@@ -130,11 +172,20 @@ def engine(task: Plain) -> Plain:
 
 
 def label(task: Plain) -> Plain:
-    """A label, from the store or computed and put there."""
+    """A label, from the store or computed and put there; or who is computing it, for a driver to wait for."""
     spec, structure = Spec.from_plain(task["reference"]), from_plain(task["structure"])
     file = label_file(Path(task["labels"]), spec, structure)
     if has_label(file):
         return {"cached": True}
+    with claimed(claim_file(file)) as other:
+        if other is not None:
+            return {"cached": True, "computed_by": str(other)}
+        if has_label(file):  # it was finished just now
+            return {"cached": True}
+        return _computed(spec, structure, file, task)
+
+
+def _computed(spec: Spec, structure: Atoms, file: Path, task: Plain) -> Plain:
     reference = cast(Reference, build(spec))
     require_engine(reference)
     scratch = _attempt(Path(task["folder"]))
@@ -147,7 +198,8 @@ def label(task: Plain) -> Plain:
         "reference": spec.to_plain(),
         "seconds": time.perf_counter() - start,
     }
-    write_label(file, record, durable=False)  # the driver sees to that before it believes it
+    if not has_label(file):  # one that others have put there is theirs, and stays
+        write_label(file, record, durable=False)  # the driver sees to that before it believes it
     shutil.rmtree(scratch, ignore_errors=True)
     return {"cached": False}
 
@@ -280,6 +332,11 @@ def label_file(labels: Path, reference: Spec, structure: Atoms) -> Path:
     return labels / key[:2] / f"{key}.json"
 
 
+def claim_file(label: Path) -> Path:
+    """Beside a label that somebody computes: who that is."""
+    return label.with_suffix(".claim")
+
+
 def write_label(file: Path, record: Plain, durable: bool = True) -> None:
     """Write a labelled structure and what is known of it, sealed with a hash."""
     write_json(file, {**record, "seal": sha256(record)}, durable)
@@ -383,7 +440,7 @@ def _visited(number: int, visit: Visited, folder: Path, structures: Path, bias: 
     met = {"candidate": _write_candidate(visit.most_uncertain, structures)} if visit.most_uncertain else {}
     if visit.segment is None:
         error = cast(BaseException, visit.error)
-        return {"walker": number, "failure": failure(error), **met}
+        return {"walker": number, "failure": failure(error, folder), **met}
     segment = visit.segment
     state = segment.walker.state
     file = folder / f"walker-{number}.json"

@@ -115,7 +115,7 @@ def rerun(folder: Path, task: str, show: Callable[[str], None]) -> bool:
         outcome = perform(kept["kind"], given)
     lines = list(_told(outcome, given, campaign.state, failed))
     show("\n".join(lines))
-    return not _traces(outcome)
+    return not _traces(outcome) and "computed_by" not in outcome["value"]
 
 
 def _own_folder(folder: Path) -> Path:
@@ -284,6 +284,9 @@ def _told(outcome: Plain, given: Plain, state: State, failed: Failed) -> Iterato
     yield from traces
     if traces:
         yield f"It failed again, after {outcome['seconds']:.1f} s."
+        return
+    if "computed_by" in outcome["value"]:
+        yield f"It was not run: {outcome['value']['computed_by']} is computing this very label."
         return
     yield f"It succeeded, in {outcome['seconds']:.1f} s."
     if failed.failure.kind == "label":

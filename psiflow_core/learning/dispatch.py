@@ -106,7 +106,7 @@ class Dispatch:
         found = self._store.result(order.folder)
         if found is not None and "value" in found and self._intact(order, found["value"]):
             return Outcome(order.task.id, found["value"], None, found["seconds"], found["worker"])
-        if order.task.kind == "label" and has_label(self._label_file(order)):
+        if order.task.kind == "label" and has_label(self.label_file_of(order)):
             return Outcome(order.task.id, {"cached": True}, None)
         return None
 
@@ -118,7 +118,7 @@ class Dispatch:
         value = cast(Plain, outcome.value)
         about = order.task.about
         if order.task.kind == "label":
-            file = self._label_file(order)
+            file = self.label_file_of(order)
             verdict = self._verdict(state.candidates[about["candidate"]], file)
             return "labelled", told | verdict | {"cached": value["cached"]}
         if order.task.kind == "train":
@@ -271,7 +271,8 @@ class Dispatch:
         atoms = [read_label(self._store.absolute(atom.file or ""))[0] for atom in state.of("atom")]
         return {atom.get_chemical_formula(): label_of(atom).energy for atom in atoms}
 
-    def _label_file(self, order: Order) -> Path:
+    def label_file_of(self, order: Order) -> Path:
+        """Where the label that an order asks for is, or will be."""
         return label_file(self._store.labels, self._reference, from_plain(order.input["structure"]))
 
     def _verdict(self, candidate: Candidate, file: Path) -> Plain:
@@ -301,7 +302,7 @@ class Dispatch:
     def _intact(self, order: Order, value: Plain) -> bool:
         """Whether the files that a result speaks of are there, and are what it was made of."""
         if order.task.kind == "label":
-            return has_label(self._label_file(order))
+            return has_label(self.label_file_of(order))
         files: list[Plain] = []
         if order.task.kind == "train":
             files = [{"file": self._store.models / value["model"]["path"], "digest": value["model"]["digest"]}]

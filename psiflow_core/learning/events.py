@@ -34,7 +34,7 @@ def fold(events: Iterable[Event], settings: Settings, state: State | None = None
 def apply(state: State, event: Event, settings: Settings) -> None:
     """Let one event change the state."""
     if event.kind != "opened" and state.time:
-        state.elapsed += event.time - state.time
+        state.elapsed += max(0.0, event.time - state.time)  # an older journal's clock may have been set back
     state.time, state.last = event.time, event.number
     APPLY[event.kind](state, event.data, settings)
 

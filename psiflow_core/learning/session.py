@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from psiflow_core.learning.planning import plan
 from psiflow_core.learning.records import Campaign, refuse_other
 from psiflow_core.learning.settings import Settings
 from psiflow_core.learning.stopping import ATTEMPTS, MACHINE
+from psiflow_core.learning.waiting import Waiting
 from psiflow_core.models import Member, TrainedPotential
 from psiflow_core.offers import MUST_AGREE
 from psiflow_core.sampling import batch_size
@@ -30,6 +32,9 @@ from psiflow_core.store import Store
 from psiflow_core.structures import Plain, digest, isolated_atom, to_plain, with_label
 from psiflow_core.structures import label_of as label_in
 from psiflow_core.tasks import has_label, read_label, write_label
+
+LOOK = 1.0
+"""How long a session waits for workers, before it looks at what else there is. [s]"""
 
 CHECK_PATIENCE = 600.0
 """How long workers may take to start and to answer a check: a batch system may let them wait. [s]"""
@@ -54,6 +59,7 @@ class Session:
         )
         self._orders: dict[str, Order] = {}
         self._held: list[Outcome] = []
+        self._waiting = Waiting()
         self._zero_is_known = not campaign.data
         self.state = self._opened()
 
@@ -114,11 +120,19 @@ class Session:
             self._go_on()
         while self.state.finished is None:
             yield
+            self._journal.confirm()
+            for order in self._waiting.over():
+                self._submit(order)
             outcomes = self._next_outcomes()
             with self._journal.together():  # the wait for the disk is at its end: workers have their next tasks
                 self._write_down(outcomes)
                 self._go_on()
         yield
+
+    @property
+    def under_way(self) -> bool:
+        """Whether workers are at something."""
+        return len(self.state.running) > len(self._waiting) + len(self._held)
 
     def wind_down(self) -> None:
         """Write down what has ended since, after waiting for it a moment; start nothing."""
@@ -168,7 +182,7 @@ class Session:
             reason = exhausted(self.state, self.settings)
             if reason and self.state.closing is None:
                 self._append("closing", {"reason": reason})
-            tasks = plan(self.state, self.settings, capacity.pool_of, capacity.slots)
+            tasks = plan(self.state, self.settings, capacity.pool_of, capacity.slots, self._waiting)
             if not tasks:
                 return
             for task in tasks:
@@ -190,7 +204,7 @@ class Session:
             held, self._held = self._held, []
             return held
         if len(self._held) < len(self.state.running):
-            ended = list(self._context.completed())
+            ended = list(self._arrived())
             if self.settings.schedule == "concurrent":
                 return ended
             self._held += ended
@@ -198,6 +212,17 @@ class Session:
             return []
         held, self._held = self._held, []
         return sorted(held, key=lambda outcome: outcome.key)
+
+    def _arrived(self) -> Iterator[Outcome]:
+        """What has ended on workers. A label that another campaign is computing is waited for here."""
+        if not self.under_way:
+            time.sleep(LOOK)
+        for outcome in self._context.completed(LOOK):
+            order = self._orders[outcome.key]
+            if order.task.kind == "label" and "computed_by" in (outcome.value or {}):
+                self._waiting.add(order, self.dispatch.label_file_of(order))
+            else:
+                yield outcome
 
     def _conclude(self) -> None:
         end = conclusion(self.state, self.settings)
@@ -229,6 +254,7 @@ class Session:
             "homes": [_home(needs) for _, needs in _checks(self._campaign)],
             "slots": self._context.capacity.slots,
             "host": socket.gethostname(),
+            "clock": self._journal.clock,
             "closing": still_closing(state, self.settings),
         }
         if self._journal.damaged is not None:

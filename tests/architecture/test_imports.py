@@ -18,17 +18,19 @@ CORE = ROOT / "psiflow_core"
 SOURCES = sorted(CORE.rglob("*.py"))
 PLUGIN_SOURCES = sorted((ROOT / "plugins").glob("*/src/*/*.py"))
 
-FOUNDATION = {"errors", "files", "electrons", "structures", "checks", "options"}
+FOUNDATION = {"errors", "files", "electrons", "structures", "checks", "options", "texts", "terminal"}
 CONTRACTS = FOUNDATION | {"components"}
 REGISTRY = CONTRACTS | {"hookspecs", "predictors", "plugins"}
 NAMES = REGISTRY | {"recorded", "offers", "environments", "catalogue"}
-WORK = NAMES | {"variables", "bias", "served", "models", "sampling", "leases", "tasks", "guard", "blocks"}
+WORK = NAMES | {"variables", "bias", "served", "models", "sampling", "leases", "tasks", "guard", "blocks", "claims"}
 INPUT = {"reading", "foreign_labels"}
 LOOP = WORK | INPUT | {"context", "journal", "store", "learning"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "files": set(),
+    "texts": set(),
+    "terminal": {"texts"},
     "electrons": {"errors"},
     "structures": {"errors", "electrons"},
     "checks": {"errors", "electrons", "structures"},
@@ -44,8 +46,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "environments": REGISTRY | {"recorded", "offers"},
     "catalogue": REGISTRY | {"environments", "served"},
     "packages": {"errors", "structures"},
-    "installing": FOUNDATION | {"environments", "offers", "packages"},
-    "served": REGISTRY | {"environments", "offers"},
+    "installing": FOUNDATION | {"claims", "guard", "leases", "environments", "offers", "packages"},
+    "served": REGISTRY | {"environments", "offers", "guard"},
     "models": REGISTRY | {"served"},
     "variables": CONTRACTS,
     "bias": REGISTRY | {"variables"},
@@ -53,7 +55,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "leases": set(),
     "guard": {"leases"},
     "blocks": CONTRACTS | {"leases", "guard"},
-    "tasks": REGISTRY | {"bias", "served", "models", "sampling", "leases"},
+    "claims": {"guard"},
+    "interruption": {"leases"},
+    "tasks": REGISTRY | {"claims", "bias", "served", "models", "sampling", "leases"},
     "serving": REGISTRY | {"models", "tasks"},
     "pools": WORK,
     "context": WORK | {"pools"},
@@ -66,7 +70,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": LOOP,
     "doctor": LOOP,
     "labels": CONTRACTS | INPUT | {"models", "tasks"},
-    "cli": LOOP | {"report", "doctor", "labels", "packages", "installing"},
+    "cli": LOOP | {"report", "doctor", "labels", "packages", "installing", "interruption"},
 }
 """What each room of the core may import, itself apart."""
 

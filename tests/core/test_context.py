@@ -325,3 +325,12 @@ def test_a_folders_name_never_reaches_a_shell(tmp_path: Path, monkeypatch: pytes
         started = processes(context)
     assert not psutil.wait_procs(started, timeout=10)[1]
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_context_that_ends_leaves_the_workers_of_another_in_the_same_folder_alone(tmp_path: Path) -> None:
+    one, two = (Context(psiflow.executor("local", workers=1), folder=tmp_path / "pools") for _ in range(2))
+    with one:
+        worker = one.run("label", "idle", {}, timeout=60).worker
+        with two:
+            assert two.run("label", "idle", {}, timeout=60).failure is None
+        assert one.run("label", "idle", {}, timeout=60).worker == worker
