@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, cast, get_args
 
+from psiflow_core import answers
 from psiflow_core.catalogue import as_spec
 from psiflow_core.components import Component, Executor, Resources, Spec
 from psiflow_core.environments import Environment, choose, elsewhere
@@ -95,12 +96,16 @@ class Context:
     @property
     def capacity(self) -> Capacity:
         """Which pool serves which work, and how many tasks it runs at once."""
-        slots = {name: executor.slots() for name, executor in self._executors.items()}
+        slots = {
+            name: answers.slots(executor.slots(), answers.named(self._specs[name]))
+            for name, executor in self._executors.items()
+        }
         return Capacity(dict(self._pool_of), slots)
 
     def resources(self, work: Work) -> Resources:
         """What one task of this kind may use."""
-        return self._executors[self._pool_of[work]].resources()
+        pool = self._pool_of[work]
+        return answers.resources(self._executors[pool].resources(), answers.named(self._specs[pool]))
 
     def describe(self) -> Plain:
         """Every pool's executor and options, for the journal."""

@@ -45,9 +45,14 @@ def end(processes: list[psutil.Process], patience: float = 2.0) -> None:
         _signal(process, signal.SIGKILL)
 
 
+def is_worker() -> bool:
+    """Whether this process runs tasks under the eyes of a guard, and nothing else."""
+    return PLACE in os.environ
+
+
 def end_children() -> None:
     """End whatever a failed engine has left running, where this process is a worker and has no other children."""
-    if PLACE in os.environ:
+    if is_worker():
         end(psutil.Process().children(recursive=True))
 
 

@@ -7,6 +7,7 @@ import fcntl
 import io
 import json
 import os
+import shutil
 import socket
 import threading
 import time
@@ -166,6 +167,15 @@ class Store:
         except (FileNotFoundError, json.JSONDecodeError):  # it is not durable: a loss of power may have cut it short
             return None
         return found
+
+    def forget_result(self, folder: Path) -> None:
+        """Take an outcome away that cannot be built on."""
+        (folder / RESULT).unlink(missing_ok=True)
+
+    def forget_trainings(self) -> None:
+        """Take every training away, results and checkpoints: they would be gone on with."""
+        for folder in self.tasks.glob("train-*/"):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _take_whole(self) -> None:
         """Take the folder's own lock, where its file system has such."""

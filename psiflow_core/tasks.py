@@ -7,6 +7,7 @@ plain data. A task writes its result into its folder before it returns, so that 
 from __future__ import annotations
 
 import base64
+import contextlib
 import errno
 import importlib
 import json
@@ -17,13 +18,15 @@ import socket
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 from ase import Atoms
 
+from psiflow_core import answers, scratch
+from psiflow_core.answers import Answering
 from psiflow_core.bias import WalkerBias, of_plain
 from psiflow_core.claims import claimed
 from psiflow_core.components import (
@@ -31,7 +34,6 @@ from psiflow_core.components import (
     LabelTask,
     Potential,
     Prediction,
-    Predictor,
     Reference,
     Resources,
     Sampler,
@@ -42,7 +44,7 @@ from psiflow_core.components import (
 )
 from psiflow_core.errors import EngineMissing, LabelCorrupt, ReferenceFailed
 from psiflow_core.files import copy_atomically, file_digest, write_atomically, write_json
-from psiflow_core.leases import end_children, lease
+from psiflow_core.leases import end_children, is_worker, lease
 from psiflow_core.models import Member, ModelFile, load_members
 from psiflow_core.plugins import build, registry
 from psiflow_core.predictors import Committee
@@ -65,6 +67,9 @@ TRACE = 16000
 WORD = 80
 """The same of its reason, and of the name of its type."""
 
+PLACE = 300
+"""The same of a plugin's name, and of the place where an exception was raised."""
+
 CHUNK = 64
 """Structures that an evaluation predicts at once."""
 
@@ -79,10 +84,12 @@ def perform(kind: str, task: Plain) -> Plain:
     start = time.perf_counter()
     outcome: Plain
     try:
-        with lease(task.get("folder"), task.get("resources", {})), homes(task.get("homes", {})):
+        with lease(task.get("folder"), task.get("resources", {})), homes(task.get("homes", {})), _scratch(task):
             value = TASKS[kind](task)
         outcome = {"value": json.loads(json.dumps(value))}  # no plugin's own types cross the border
-    except Exception as error:  # failures cross the border as text, with the name of their type
+    except BaseException as error:  # failures cross the border as text, with the name of their type
+        if isinstance(error, KeyboardInterrupt) and scratch.alone() and not is_worker():
+            raise  # somebody's Ctrl-C
         outcome = {"failure": failure(error, task.get("folder"))}
         end_children()
     outcome["seconds"] = time.perf_counter() - start
@@ -90,32 +97,60 @@ def perform(kind: str, task: Plain) -> Plain:
     return _kept(outcome, task) if "folder" in task else outcome
 
 
-def failure(error: BaseException, folder: str | Path | None = None, **told: str) -> Plain:
+@contextlib.contextmanager
+def _scratch(task: Plain) -> Iterator[None]:
+    """The task's folder as working directory, and for what is printed."""
+    folder = Path(task["folder"]).absolute() if "folder" in task else None
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    with scratch.printing_to(folder), scratch.inside(folder):
+        yield
+
+
+def failure(error: BaseException, folder: str | Path | None = None, **known: str) -> Plain:
     """An exception as plain data: sound text of bounded length.
 
     Args:
         folder: the task's; what is longer lies there as a whole, and the text says where.
-        told: a reason or a message that is known better than the exception knows it.
+        known: a reason or a message that is known better than the exception knows it.
     """
-    message = told.get("message") or _said(error)
+    message = known.get("message") or _message(error)
     trace = "".join(traceback.format_exception(error))
     whole = ""
     if len(message) > MESSAGE or len(trace) > TRACE:
         whole = _whole(message, trace, folder)
     return {
         "type": one_line(type(error).__name__, WORD),
-        "reason": one_line(told.get("reason") or _reason(error), WORD),
+        "reason": one_line(known.get("reason") or _reason(error), WORD),
         "message": shortened(message, MESSAGE, whole),
+        "plugin": one_line(answers.blame(error), PLACE),
+        "where": one_line(_where(error), PLACE),
         "trace": shortened(trace, TRACE, whole),
     }
 
 
-def _said(error: BaseException) -> str:
+def told(failure: Plain) -> str:
+    """The message of a failure; of an exception that a plugin did not foresee, whose it is, its type and its place."""
+    if not failure["plugin"]:
+        return str(failure["message"])
+    place = f" ({failure['where']})" if failure["where"] else ""
+    return f"{failure['plugin']} raised {failure['type']}: {failure['message']}{place}"
+
+
+def _message(error: BaseException) -> str:
     """An exception's message; some fail even at that."""
+    if isinstance(error, SystemExit):
+        return f"sys.exit({error.code!r}) was called"
     try:
         return str(error) or type(error).__name__
     except Exception as another:
         return f"{type(error).__name__}, of which the message cannot be had: {type(another).__name__}"
+
+
+def _where(error: BaseException) -> str:
+    """File and line of where an exception was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
 
 
 def _whole(message: str, trace: str, folder: str | Path | None) -> str:
@@ -137,8 +172,9 @@ def _reason(error: BaseException) -> str:
         return str(error.reason)
     if isinstance(error, OSError) and error.errno in NO_DISK:
         return "disk"
-    short = isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "can't allocate" in _said(error)
-    return "memory" if short else "error"
+    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "can't allocate" in _message(error):
+        return "memory"
+    return "error"
 
 
 def _kept(outcome: Plain, task: Plain) -> Plain:
@@ -152,12 +188,13 @@ def _kept(outcome: Plain, task: Plain) -> Plain:
 
 def check(task: Plain) -> Plain:
     """Whether a component works here: its engine can be imported, and it accepts the structures."""
-    component = build(Spec.from_plain(task["spec"]))
+    spec = Spec.from_plain(task["spec"])
+    component, who = build(spec), answers.named(spec)
     require_engine(component)
     structures = [from_plain(plain) for plain in task["structures"]]
-    component.check(structures)
+    answers.check(component, structures, who)
     if "starts" in task:
-        starts, temperature = structures[: task["starts"]], cast(Sampler, component).target_temperature()
+        starts, temperature = structures[: task["starts"]], answers.temperature(cast(Sampler, component), who)
         refuse_hot(starts, temperature, task["temperature_quantile"])
         for plain in task["bias"]:
             of_plain(plain).try_out(starts, temperature)
@@ -186,13 +223,13 @@ def label(task: Plain) -> Plain:
 
 
 def _computed(spec: Spec, structure: Atoms, file: Path, task: Plain) -> Plain:
-    reference = cast(Reference, build(spec))
+    reference, who = cast(Reference, build(spec)), answers.named(spec)
     require_engine(reference)
-    scratch = _attempt(Path(task["folder"]))
+    own = _attempt(Path(task["folder"]))
     start = time.perf_counter()
-    found = reference.label(structure, LabelTask(scratch, _resources(task)))
-    if not trustworthy(found, structure):
-        raise ReferenceFailed("the reference returned energy or forces that are not finite")
+    with scratch.inside(own), answers.blamed(who):
+        found = reference.label(structure.copy(), LabelTask(own, _resources(task)))
+    found = answers.label(found, structure, who)
     record = {
         "structure": to_plain(with_label(structure, found)),
         "reference": spec.to_plain(),
@@ -200,30 +237,22 @@ def _computed(spec: Spec, structure: Atoms, file: Path, task: Plain) -> Plain:
     }
     if not has_label(file):  # one that others have put there is theirs, and stays
         write_label(file, record, durable=False)  # the driver sees to that before it believes it
-    shutil.rmtree(scratch, ignore_errors=True)
+    shutil.rmtree(own, ignore_errors=True)
     return {"cached": False}
 
 
 def train(task: Plain) -> Plain:
     """One member of a committee; the weights are copied into the folder of models, named by their hash."""
-    potential = cast(Potential, build(Spec.from_plain(task["potential"])))
+    spec = Spec.from_plain(task["potential"])
+    potential, who = cast(Potential, build(spec)), answers.named(spec)
     require_engine(potential)
     manifest = json.loads(Path(task["manifest"]).read_text())
     checkpoints = Path(task["folder"]) / "training"
     checkpoints.mkdir(parents=True, exist_ok=True)
-    parent = task["parent"]
-    result = potential.train(
-        TrainingTask(
-            training=read_labels(manifest["training"]),
-            validation=read_labels(manifest["validation"]),
-            atomic_energies=manifest["atomic_energies"],
-            seed=task["seed"],
-            folder=checkpoints,
-            parent=ModelFile.from_plain(parent).verified() if parent else None,
-            steps=task["steps"],
-            resources=_resources(task),
-        )
-    )
+    asked = _training_task(task, manifest, checkpoints)
+    with scratch.inside(checkpoints), answers.blamed(who):
+        found = potential.train(asked)
+    result = answers.training(found, checkpoints, who)
     weights = file_digest(result.model)
     kept = Path(task["weights"]) / f"{weights}{result.model.suffix}"
     copy_atomically(result.model, kept)
@@ -235,25 +264,44 @@ def train(task: Plain) -> Plain:
     }
 
 
+def _training_task(task: Plain, manifest: Plain, folder: Path) -> TrainingTask:
+    parent = task["parent"]
+    return TrainingTask(
+        training=read_labels(manifest["training"]),
+        validation=read_labels(manifest["validation"]),
+        atomic_energies=manifest["atomic_energies"],
+        seed=task["seed"],
+        folder=folder,
+        parent=ModelFile.from_plain(parent).verified() if parent else None,
+        steps=task["steps"],
+        resources=_resources(task),
+    )
+
+
 def sample(task: Plain) -> Plain:
     """One segment of each of several walkers, driven by the first model, watched by the whole committee."""
-    sampler = cast(Sampler, build(Spec.from_plain(task["sampler"])))
+    spec = Spec.from_plain(task["sampler"])
+    sampler = cast(Sampler, build(spec))
     require_engine(sampler)
     resources = _resources(task)
     members = _members(task["models"], resources)
     walkers = [read_walker(plain) for plain in task["walkers"]]
     biases = [_bias(plain, walker, sampler) for plain, walker in zip(task["walkers"], walkers, strict=True)]
-    visits = sample_together(
-        sampler,
-        walkers,
-        [_sampling_task(plain, task, resources) for plain in task["walkers"]],
-        driving=members[0],
-        committee=Committee(members),
-        limits=Limits.model_validate(task["limits"]),
-        biases=biases,
-    )
     folder, structures = Path(task["folder"]), Path(task["candidates"])
     attempt = _attempt(folder)
+    with scratch.inside(attempt):
+        visits = sample_together(
+            sampler,
+            walkers,
+            [_sampling_task(plain, task, resources) for plain in task["walkers"]],
+            driving=members[0],
+            committee=Committee(members),
+            limits=Limits.model_validate(task["limits"]),
+            biases=biases,
+            who=answers.named(spec),
+        )
+    seen = [visit.most_uncertain for visit in visits if visit.most_uncertain]
+    answers.disagreeing(members, [(checked.structure, checked.prediction) for checked in seen])
     ended = zip(task["walkers"], visits, biases, strict=True)
     told = [_visited(plain["walker"], visit, attempt, structures, bias) for plain, visit, bias in ended]
     return {"walkers": [{**one, **_inside(folder, one)} for one in told]}
@@ -309,7 +357,9 @@ def require_engine(component: Component | type[Component]) -> None:
         return
     try:
         importlib.import_module(component.engine)
-    except Exception as error:  # an engine's import can fail in any way
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # an engine's import can fail in any way, sys.exit among them
         raise EngineMissing(
             f"{component.kind} '{component.name}' needs '{component.engine}', which cannot be imported on the "
             f"worker {socket.gethostname()} ({type(error).__name__}: {error}); install it there"
@@ -384,7 +434,7 @@ def structure_file(structures: Path, structure: Atoms) -> Path:
 def trustworthy(found: Label, structure: Atoms) -> bool:
     """Whether a label is made of numbers, as many as the structure needs."""
     shapes = found.forces.shape == (len(structure), 3)
-    stress = found.stress is None or bool(np.isfinite(found.stress).all())
+    stress = found.stress is None or (found.stress.shape == (6,) and bool(np.isfinite(found.stress).all()))
     return bool(shapes and stress and np.isfinite(found.energy) and np.isfinite(found.forces).all())
 
 
@@ -410,7 +460,7 @@ def _bias(plain: Plain, walker: Walker, sampler: Sampler) -> WalkerBias | None:
     return WalkerBias([of_plain(one) for one in plain["bias"]], walker, kept, sampler.target_temperature())
 
 
-def _members(models: Sequence[Plain], resources: Resources) -> list[Predictor]:
+def _members(models: Sequence[Plain], resources: Resources) -> list[Answering]:
     return load_members([Member.from_plain(plain) for plain in models], resources.device)
 
 

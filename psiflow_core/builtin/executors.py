@@ -29,7 +29,11 @@ class Local(Blocks):
 
 
 class Threads(Executor):
-    """Threads of the driver's own process: for debugging, where a breakpoint has to be reached."""
+    """Threads of the driver's own process: for debugging, where a breakpoint has to be reached.
+
+    A working directory belongs to a process: tasks work in the driver's here, and print to its terminal. Two labels of
+    a code that writes into its working directory would meet in it; worker processes work in a folder for each task.
+    """
 
     name: ClassVar[str] = "threads"
 

@@ -12,7 +12,15 @@ from ase import Atoms
 from psiflow_core.components import Spec
 from psiflow_core.context import Context, Outcome, Work
 from psiflow_core.environments import choose
-from psiflow_core.errors import CampaignError, EngineMissing, OptionError, PsiflowError, StructureError
+from psiflow_core.errors import (
+    CampaignError,
+    EngineMissing,
+    OptionError,
+    PluginBroken,
+    PsiflowError,
+    StructureError,
+    WrongAnswer,
+)
 from psiflow_core.journal import Journal
 from psiflow_core.learning.campaign import State
 from psiflow_core.learning.damage import damage, unreadable
@@ -31,7 +39,7 @@ from psiflow_core.sampling import batch_size
 from psiflow_core.store import Store
 from psiflow_core.structures import Plain, digest, isolated_atom, to_plain, with_label
 from psiflow_core.structures import label_of as label_in
-from psiflow_core.tasks import has_label, read_label, write_label
+from psiflow_core.tasks import has_label, read_label, told, write_label
 
 LOOK = 1.0
 """How long a session waits for workers, before it looks at what else there is. [s]"""
@@ -348,7 +356,7 @@ def _raise_failed_check(outcome: Outcome) -> None:
     if outcome.failure is None:
         return
     kinds: dict[str, type[PsiflowError]] = {
-        kind.__name__: kind for kind in (EngineMissing, OptionError, StructureError)
+        kind.__name__: kind for kind in (EngineMissing, OptionError, PluginBroken, StructureError, WrongAnswer)
     }
     kind = kinds.get(outcome.failure["type"], CampaignError)
-    raise kind(outcome.failure["message"])
+    raise kind(told(outcome.failure))

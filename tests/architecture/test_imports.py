@@ -18,11 +18,14 @@ CORE = ROOT / "psiflow_core"
 SOURCES = sorted(CORE.rglob("*.py"))
 PLUGIN_SOURCES = sorted((ROOT / "plugins").glob("*/src/*/*.py"))
 
-FOUNDATION = {"errors", "files", "electrons", "structures", "checks", "options", "texts", "terminal"}
+FOUNDATION = {"errors", "files", "electrons", "structures", "checks", "options", "texts", "terminal", "frames"}
 CONTRACTS = FOUNDATION | {"components"}
-REGISTRY = CONTRACTS | {"hookspecs", "predictors", "plugins"}
+REGISTRY = CONTRACTS | {"answers", "hookspecs", "predictors", "plugins"}
 NAMES = REGISTRY | {"recorded", "offers", "environments", "catalogue"}
-WORK = NAMES | {"variables", "bias", "served", "models", "sampling", "leases", "tasks", "guard", "blocks", "claims"}
+WORK = NAMES | {
+    *("variables", "bias", "served", "models", "sampling", "scratch", "tasks"),
+    *("leases", "guard", "blocks", "claims"),
+}
 INPUT = {"reading", "foreign_labels"}
 LOOP = WORK | INPUT | {"context", "journal", "store", "learning"}
 
@@ -37,9 +40,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "reading": {"errors"},
     "foreign_labels": {"errors", "structures", "reading"},
     "options": set(),
+    "frames": set(),
     "components": FOUNDATION,
     "hookspecs": CONTRACTS,
-    "predictors": CONTRACTS,
+    "answers": CONTRACTS,
+    "predictors": CONTRACTS | {"answers"},
     "plugins": CONTRACTS | {"hookspecs"},
     "recorded": CONTRACTS,
     "offers": REGISTRY | {"recorded", "guard"},
@@ -53,11 +58,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bias": REGISTRY | {"variables"},
     "sampling": REGISTRY | {"bias"},
     "leases": set(),
+    "scratch": set(),
     "guard": {"leases"},
     "blocks": CONTRACTS | {"leases", "guard"},
     "claims": {"guard"},
     "interruption": {"leases"},
-    "tasks": REGISTRY | {"claims", "bias", "served", "models", "sampling", "leases"},
+    "tasks": REGISTRY | {"claims", "bias", "served", "models", "sampling", "leases", "scratch"},
     "serving": REGISTRY | {"models", "tasks"},
     "pools": WORK,
     "context": WORK | {"pools"},
@@ -80,7 +86,7 @@ ON_DEMAND = {
 }
 """Imports inside functions that point the other way, each with its reason."""
 
-PUBLIC = CONTRACTS - {"options"} | {"hookspecs", "predictors", "testing", "blocks"}
+PUBLIC = CONTRACTS - {"options", "frames"} | {"hookspecs", "predictors", "testing", "blocks"}
 """The rooms that a plugin may enter."""
 
 ENGINES = {"torch", "mace", "e3nn", "torch_ema", "nequip", "allegro", "openmm", "pyscf", "tblite", "gpaw", "jax"}
