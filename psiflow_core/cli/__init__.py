@@ -166,8 +166,8 @@ def doctor(
 
 def stdout() -> Console:
     """The terminal; where there is none, lines are wide enough for tables to be read and searched."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=140)
+    console = Console(highlight=False, markup=False)  # brackets in docstrings, types and messages are text
+    return console if console.is_terminal else Console(highlight=False, markup=False, width=140)
 
 
 def show(what: RenderableType) -> None:

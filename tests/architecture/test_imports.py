@@ -20,7 +20,7 @@ PLUGIN_SOURCES = sorted((ROOT / "plugins").glob("*/src/*/*.py"))
 
 FOUNDATION = {"errors", "files", "structures", "options"}
 CONTRACTS = FOUNDATION | {"components"}
-REGISTRY = CONTRACTS | {"hookspecs", "predictors", "plugins"}
+REGISTRY = CONTRACTS | {"hookspecs", "predictors", "registration", "plugins"}
 NAMES = REGISTRY | {"recorded", "offers", "environments", "catalogue"}
 WORK = NAMES | {"variables", "bias", "served", "models", "sampling", "leases", "tasks", "guard"}
 LOOP = WORK | {"context", "journal", "store", "learning"}
@@ -33,7 +33,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "components": FOUNDATION,
     "hookspecs": CONTRACTS,
     "predictors": CONTRACTS,
-    "plugins": CONTRACTS | {"hookspecs"},
+    "registration": CONTRACTS | {"recorded"},
+    "plugins": CONTRACTS | {"hookspecs", "registration"},
     "recorded": CONTRACTS,
     "offers": REGISTRY | {"recorded", "guard"},
     "environments": REGISTRY | {"recorded", "offers"},
