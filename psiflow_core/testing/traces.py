@@ -163,8 +163,9 @@ def within(patience: float, what: str) -> Iterator[list[str]]:
         late.append(what)
         pytest.fail(f"{what} hangs: it has not ended within {patience:g} s; `patience` may be raised")
 
-    if threading.current_thread() is not threading.main_thread():
-        yield late  # no signal comes here
+    armed = signal.getitimer(signal.ITIMER_REAL)[0]
+    if threading.current_thread() is not threading.main_thread() or 0 < armed < patience:
+        yield late  # no signal comes to a thread, and a sooner alarm of somebody else's is heeded
         return
     begun, handler = time.monotonic(), signal.signal(signal.SIGALRM, too_long)
     left, again = signal.setitimer(signal.ITIMER_REAL, patience)  # an alarm of somebody else's goes on afterwards

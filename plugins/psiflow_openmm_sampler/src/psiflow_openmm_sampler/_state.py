@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from ase import Atoms
 
+from psiflow_core.errors import StructureError
 from psiflow_core.structures import Plain, canonical
 
 FORMAT = b"psiflow-openmm-2\n"
@@ -30,12 +31,17 @@ def pack(state: State, owner: str) -> bytes:
 
 
 def unpack(packed: bytes | None, owner: str) -> State | None:
-    """The state, or None if there is none or it belongs to somebody else.
+    """The state, or None if there is none, or it belongs to another structure, other options or another OpenMM.
 
     OpenMM loads the checkpoint of another system without a complaint, hence the owner.
+
+    Raises:
+        StructureError: another sampler wrote it.
     """
-    if packed is None or not packed.startswith(FORMAT):
+    if packed is None:
         return None
+    if not packed.startswith(FORMAT):
+        raise StructureError("the walker's state is not of sampler 'openmm'; start it anew, without a state")
     header, _, checkpoint = packed.removeprefix(FORMAT).partition(b"\n")
     said: dict[str, Any] = json.loads(header)
     return State(checkpoint, said["noise"], said["barostat"]) if said["owner"] == owner else None
