@@ -28,7 +28,7 @@ from psiflow_core.structures import Plain
 MARK = "PSIFLOW_WORK_UNDER_TEST"
 """The environment variable by which processes are known that work has started."""
 
-GRACE = 5.0
+GRACE = 2.0
 """How long threads and processes that are ending already may take. [s]"""
 
 
@@ -73,7 +73,10 @@ def _elsewhere(root: Path, mark: str) -> Iterator[None]:
     """An empty working directory and an empty folder for temporary files; what work changes is put back."""
     for name in ("own", "current", "temporary"):
         (root / name).mkdir(parents=True)
-    folder, variables, errors, numbers = Path.cwd(), dict(os.environ), np.geterr(), random.getstate()
+    folder, variables, errors, rights = Path.cwd(), dict(os.environ), np.geterr(), _umask()
+    numbers, numbers_of_numpy = random.getstate(), np.random.get_state()
+    random.seed(mark)  # of which nobody can have thought
+    np.random.seed(int(mark[:8], 16))
     os.environ.update({MARK: mark, "TMPDIR": str(root / "temporary")})
     os.chdir(root / "current")
     tempfile.tempdir = None
@@ -83,8 +86,10 @@ def _elsewhere(root: Path, mark: str) -> Iterator[None]:
         os.chdir(folder)
         os.environ.clear()
         os.environ.update(variables)
+        os.umask(rights)
         np.seterr(**errors)
         random.setstate(numbers)
+        np.random.set_state(numbers_of_numpy)
         tempfile.tempdir = None
 
 
@@ -113,16 +118,20 @@ def _settled(root: Path, mark: str, before: Plain) -> Plain:
 
 def _settings() -> Plain:
     """Of the process as a whole."""
-    mask = os.umask(0)
-    os.umask(mask)
     return {
-        "umask": mask,
+        "umask": _umask(),
         "locale": locale.setlocale(locale.LC_ALL),
         "recursion": sys.getrecursionlimit(),
         "signals": {one.name: str(signal.getsignal(one)) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)},
         "numpy": np.get_printoptions()["precision"],
         "torch": _torch("get_default_dtype"),
     }
+
+
+def _umask() -> int:
+    found = os.umask(0)
+    os.umask(found)
+    return found
 
 
 def _torch(what: str) -> str:
@@ -178,28 +187,38 @@ def within(patience: float, what: str) -> Iterator[list[str]]:
             signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - begun), 0.001), again)
 
 
-_reading: list[str] | None = None
+_readings: list[list[str]] = []
+_writings: set[str] = set()
 _listening = False
 
 
 def _listen(event: str, arguments: tuple[Any, ...]) -> None:
-    if event == "open" and _reading is not None and isinstance(arguments[0], str | bytes | os.PathLike):
-        _reading.append(os.path.realpath(os.fsdecode(arguments[0])))
+    if not _readings or event not in ("open", "os.rename"):
+        return
+    path, flags = (arguments[0], arguments[2]) if event == "open" else (arguments[1], os.O_WRONLY)
+    if not isinstance(path, str | bytes | os.PathLike):
+        return
+    file = os.path.realpath(os.fsdecode(path))
+    if flags & (os.O_WRONLY | os.O_TRUNC):
+        _writings.add(file)
+    elif file not in _writings:
+        _readings[-1].append(file)
 
 
 @contextmanager
 def opened() -> Iterator[list[str]]:
-    """The files that Python opens meanwhile."""
-    global _reading, _listening
+    """The files that Python opens meanwhile for reading, those apart that were written meanwhile."""
+    global _listening
     if not _listening:
         sys.addaudithook(_listen)  # for ever: Python has no way to take it away
         _listening = True
     found: list[str] = []
-    _reading = found
+    _readings.append(found)
     try:
         yield found
     finally:
-        _reading = None
+        _readings.remove(found)
+        _writings.clear()
 
 
 def together(works: Sequence[Callable[[], Any]]) -> list[Any]:

@@ -30,6 +30,12 @@ def pack(state: State, owner: str) -> bytes:
     return FORMAT + header + b"\n" + state.checkpoint
 
 
+def check(packed: bytes | None) -> None:
+    """Refuse what another sampler wrote; raises `StructureError`."""
+    if packed is not None and not packed.startswith(FORMAT):
+        raise StructureError("the walker's state is not of sampler 'openmm'; start it anew, without a state")
+
+
 def unpack(packed: bytes | None, owner: str) -> State | None:
     """The state, or None if there is none, or it belongs to another structure, other options or another OpenMM.
 
@@ -38,10 +44,9 @@ def unpack(packed: bytes | None, owner: str) -> State | None:
     Raises:
         StructureError: another sampler wrote it.
     """
+    check(packed)
     if packed is None:
         return None
-    if not packed.startswith(FORMAT):
-        raise StructureError("the walker's state is not of sampler 'openmm'; start it anew, without a state")
     header, _, checkpoint = packed.removeprefix(FORMAT).partition(b"\n")
     said: dict[str, Any] = json.loads(header)
     return State(checkpoint, said["noise"], said["barostat"]) if said["owner"] == owner else None

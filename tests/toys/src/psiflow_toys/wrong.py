@@ -143,7 +143,7 @@ class SeesTheCell(SoundReference):
 
     def label(self, structure: Atoms, task: LabelTask) -> Label:
         label = super().label(structure, task)
-        outside = np.abs(structure.get_scaled_positions(wrap=False)).max() > 1.2 if structure.pbc.all() else False
+        outside = np.abs(structure.get_scaled_positions(wrap=False)).max() > 0.8 if structure.pbc.all() else False
         return replace(label, energy=label.energy + outside)
 
 
@@ -295,7 +295,7 @@ class Watched(ToyPredictor):
         return super().predict(structures)
 
     def _other_order(self, structures: Sequence[Atoms]) -> list[Prediction]:
-        return super().predict(sorted(structures, key=len))
+        return super().predict(sorted(structures, key=lambda atoms: -atoms.pbc.sum()))
 
     def _averages(self, structures: Sequence[Atoms]) -> list[Prediction]:
         share = 1e-3 * (len(structures) - 1)
