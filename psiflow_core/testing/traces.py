@@ -62,9 +62,10 @@ def left_by(work: Callable[[Path], object], root: Path) -> Traces:
 def _traces(work: Callable[[Path], object], root: Path) -> Traces:
     mark = uuid.uuid4().hex
     with _elsewhere(root, mark):
-        before = _state(root, mark)
+        there = set(threading.enumerate())
+        before = _state(root, mark, there)
         work(root / "own")
-        after = _settled(root, mark, before)
+        after = _settled(root, mark, there)
     return Traces(*((before[one.name], after[one.name]) for one in fields(Traces)))
 
 
@@ -93,7 +94,7 @@ def _elsewhere(root: Path, mark: str) -> Iterator[None]:
         tempfile.tempdir = None
 
 
-def _state(root: Path, mark: str) -> Plain:
+def _state(root: Path, mark: str, there: set[threading.Thread]) -> Plain:
     return {
         "folder": os.getcwd(),
         "variables": dict(os.environ),
@@ -101,17 +102,17 @@ def _state(root: Path, mark: str) -> Plain:
         "errors": np.geterr(),
         "settings": _settings(),
         "files": sorted(str(file.relative_to(root)) for file in root.rglob("*") if root / "own" not in file.parents),
-        "threads": sorted(thread.name for thread in threading.enumerate()),
+        "threads": sorted(thread.name for thread in threading.enumerate() if thread not in there),
         "processes": sorted(_processes(mark)),
     }
 
 
-def _settled(root: Path, mark: str, before: Plain) -> Plain:
+def _settled(root: Path, mark: str, there: set[threading.Thread]) -> Plain:
     """The state afterwards, when what is ending has ended."""
     end = time.monotonic() + GRACE
     while True:
-        after = _state(root, mark)
-        if time.monotonic() > end or all(after[name] == before[name] for name in ("threads", "processes")):
+        after = _state(root, mark, there)
+        if time.monotonic() > end or not (after["threads"] or after["processes"]):
             return after
         time.sleep(0.05)
 

@@ -42,7 +42,16 @@ def caught(of: dict[str, str]) -> Iterator[str]:
     yield from (check for check, result in of.items() if result in ("failure", "error"))
 
 
-SEVERAL = {"NeverAsks", "NeverStops", "MiscountsSteps", "NeverMoves", "Hangs", "Remembers", "PotentialRemembers"}
+SEVERAL = {
+    "NeverAsks",
+    "NeverStops",
+    "MiscountsSteps",
+    "NeverMoves",
+    "Hangs",
+    "Remembers",
+    "PotentialRemembers",
+    "PotentialOtherOrder",
+}
 """Toys whose fault several checks see, the one that is made for it among them."""
 
 
