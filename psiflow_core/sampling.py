@@ -18,6 +18,7 @@ from ase import Atoms, units
 from pydantic import Field, PositiveFloat
 
 from psiflow_core.bias import WalkerBias
+from psiflow_core.checks import closest_pair
 from psiflow_core.components import (
     Monitor,
     Policy,
@@ -29,9 +30,8 @@ from psiflow_core.components import (
     Walker,
     finite,
 )
-from psiflow_core.errors import PsiflowError, WalkerExploded
+from psiflow_core.errors import PsiflowError, StructureError, WalkerExploded
 from psiflow_core.predictors import PredictorCalculator
-from psiflow_core.structures import closest_pair
 
 Request: TypeAlias = tuple[Predictor, Atoms]
 
@@ -192,6 +192,25 @@ def too_hot(structure: Atoms, temperature: float, quantile: float) -> bool:
     degrees = 3 * len(structure)
     scaled = 2 * structure.get_kinetic_energy() / (units.kB * temperature)
     return bool(scaled > chi2.isf(quantile, degrees))
+
+
+def refuse_hot(starts: Sequence[Atoms], temperature: float | None, quantile: float) -> None:
+    """Refuse momenta with which a walker would be stopped at once.
+
+    Args:
+        temperature: the sampler's, None if it has none. [K]
+        quantile: as in `Limits.temperature_quantile`.
+
+    Raises:
+        StructureError: the first start that is too hot.
+    """
+    for number, structure in enumerate(starts):
+        if temperature and too_hot(structure, temperature, quantile):
+            raise StructureError(
+                f"start structure {number} ({structure.get_chemical_formula()}): it has momenta of "
+                f"{structure.get_temperature():.0f} K, and the sampler is at {temperature:g} K: a walker would be "
+                "stopped as too hot at once; remove them: del atoms.arrays['momenta']"
+            )
 
 
 def sample_together(

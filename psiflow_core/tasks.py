@@ -45,7 +45,7 @@ from psiflow_core.leases import end_children, lease
 from psiflow_core.models import Member, ModelFile, load_members
 from psiflow_core.plugins import build, registry
 from psiflow_core.predictors import Committee
-from psiflow_core.sampling import Checked, Limits, Visited, sample_together
+from psiflow_core.sampling import Checked, Limits, Visited, refuse_hot, sample_together
 from psiflow_core.served import homes
 from psiflow_core.structures import Label, Plain, digest, from_plain, sha256, to_plain, with_label
 
@@ -114,8 +114,11 @@ def check(task: Plain) -> Plain:
     require_engine(component)
     structures = [from_plain(plain) for plain in task["structures"]]
     component.check(structures)
-    for plain in task.get("bias", ()):
-        of_plain(plain).try_out(structures[: task["starts"]], cast(Sampler, component).target_temperature())
+    if "starts" in task:
+        starts, temperature = structures[: task["starts"]], cast(Sampler, component).target_temperature()
+        refuse_hot(starts, temperature, task["temperature_quantile"])
+        for plain in task["bias"]:
+            of_plain(plain).try_out(starts, temperature)
     return {"engine": engine_version(component)}
 
 

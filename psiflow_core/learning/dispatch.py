@@ -93,9 +93,13 @@ class Dispatch:
         return Order(task, cast(Work, WORK[task.kind]), content, *components_of(task.kind, content))
 
     def tried_out(self) -> Plain:
-        """What a check of the sampler asks besides: whether the walkers' biases work where they start."""
-        biases = self._biases(WalkerRecord(0))
-        return {"bias": biases, "starts": len(self._start)} if biases else {}
+        """What a check of the sampler asks besides: whether walkers, and their biases, can begin where they start."""
+        return {
+            "spec": self._sampler_at(0.0),
+            "bias": self._biases(WalkerRecord(0)),
+            "starts": len(self._start),
+            "temperature_quantile": self._settings.walking.limits.temperature_quantile,
+        }
 
     def known(self, order: Order) -> Outcome | None:
         """The outcome, where it is there already: a label in the store, or a result that outlived a driver."""
@@ -162,7 +166,7 @@ class Dispatch:
         manifest = {
             "training": self._files(state, generation.training),
             "validation": self._files(state, generation.validation),
-            "atomic_energies": self._atomic_energies(state),
+            "atomic_energies": self.atomic_energies(state),
         }
         diverged = sum(1 for failed in state.failures if failed.task == task.id and failed.type == "TrainingFailed")
         parent = None
@@ -182,10 +186,8 @@ class Dispatch:
 
     def _sample(self, task: Task, state: State) -> Plain:
         walking = self._settings.walking
-        ramped = walking.ramped(task.about["progress"] / self._settings.budget.labels)
-        sampler = {**vars(self._sampler), "options": {**self._sampler.options, **ramped}}
         return {
-            "sampler": Spec(**sampler).to_plain(),
+            "sampler": self._sampler_at(task.about["progress"] / self._settings.budget.labels),
             "models": self._driven(task, state),
             "walkers": [self._walker_input(number, state) for number in task.about["walkers"]],
             "steps": walking.segment.steps,
@@ -194,6 +196,11 @@ class Dispatch:
             "limits": walking.limits.model_dump(mode="json"),
             "candidates": str(self._store.structures),
         }
+
+    def _sampler_at(self, progress: float) -> Plain:
+        """The sampler, its options ramped to this fraction of the labels."""
+        ramped = self._settings.walking.ramped(progress)
+        return Spec(**{**vars(self._sampler), "options": {**self._sampler.options, **ramped}}).to_plain()
 
     def _driven(self, task: Task, state: State) -> list[Plain]:
         """The models, that which moves the walkers first: potentials take turns."""
@@ -260,7 +267,7 @@ class Dispatch:
         files = [state.candidates[number].file for number in candidates]
         return [str(self._store.absolute(file)) for file in files if file is not None]
 
-    def _atomic_energies(self, state: State) -> dict[str, float]:
+    def atomic_energies(self, state: State) -> dict[str, float]:
         atoms = [read_label(self._store.absolute(atom.file or ""))[0] for atom in state.of("atom")]
         return {atom.get_chemical_formula(): label_of(atom).energy for atom in atoms}
 

@@ -18,6 +18,7 @@ from psiflow_core.learning.damage import damage, unreadable
 from psiflow_core.learning.dispatch import Dispatch, Order
 from psiflow_core.learning.ending import conclusion, exhausted, still_closing
 from psiflow_core.learning.events import apply, fold
+from psiflow_core.learning.given import check_zero
 from psiflow_core.learning.planning import plan
 from psiflow_core.learning.records import Campaign, refuse_other
 from psiflow_core.learning.settings import Settings
@@ -53,6 +54,7 @@ class Session:
         )
         self._orders: dict[str, Order] = {}
         self._held: list[Outcome] = []
+        self._zero_is_known = not campaign.data
         self.state = self._opened()
 
     def check(self) -> None:
@@ -96,7 +98,7 @@ class Session:
         campaign, learning = self._campaign, self.settings
         first = learning.bootstrap.make(campaign.start, learning.seed) if campaign.bootstraps else []
         proposals = self._proposals("atom", [isolated_atom(symbol) for symbol in campaign.species])
-        proposals += self._given(campaign.data)
+        proposals += self._given(campaign.learned)
         proposals += self._proposals("bootstrap", first)
         return proposals + self._proposals("test", campaign.test)
 
@@ -121,8 +123,20 @@ class Session:
             self._write_down(outcomes)
 
     def _go_on(self) -> None:
+        self._check_zero()
         self._start_planned()
         self._conclude()
+
+    def _check_zero(self) -> None:
+        """Once the free atoms are labelled, and before anything is trained: whether the data have the same zero.
+
+        Raises:
+            CampaignError: they have not.
+        """
+        atoms = self.state.of("atom")
+        if not self._zero_is_known and atoms and all(atom.status == "labelled" for atom in atoms):
+            self._zero_is_known = True
+            check_zero(self._campaign.data, self.dispatch.atomic_energies(self.state))
 
     def _write_down(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
@@ -202,7 +216,7 @@ class Session:
             opened = [event for event in events if event.kind == "opened"]
             refuse_other(opened[-1].data["configuration"], configuration, self._store.folder)
         state = fold(events, self.settings)
-        self._given(self._campaign.data)  # what is damaged of them is in the request
+        self._given(self._campaign.learned)  # what is damaged of them is in the request
         lost = damage(state, self._store)
         data = {
             "configuration": configuration,

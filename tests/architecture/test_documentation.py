@@ -14,7 +14,7 @@ import pytest
 from psiflow_core import hookspecs
 from psiflow_core.cli import app
 from psiflow_core.cli.request import read_request
-from psiflow_core.learning.online import structures
+from psiflow_core.learning.given import structures
 from psiflow_core.plugins import HOOKS
 
 ROOT = Path(__file__).parents[2]

@@ -18,17 +18,22 @@ CORE = ROOT / "psiflow_core"
 SOURCES = sorted(CORE.rglob("*.py"))
 PLUGIN_SOURCES = sorted((ROOT / "plugins").glob("*/src/*/*.py"))
 
-FOUNDATION = {"errors", "files", "structures", "options"}
+FOUNDATION = {"errors", "files", "electrons", "structures", "checks", "options"}
 CONTRACTS = FOUNDATION | {"components"}
 REGISTRY = CONTRACTS | {"hookspecs", "predictors", "registration", "plugins"}
 NAMES = REGISTRY | {"recorded", "offers", "environments", "catalogue"}
 WORK = NAMES | {"variables", "bias", "served", "models", "sampling", "leases", "tasks", "guard"}
-LOOP = WORK | {"context", "journal", "store", "learning"}
+INPUT = {"reading", "foreign_labels"}
+LOOP = WORK | INPUT | {"context", "journal", "store", "learning"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "files": set(),
-    "structures": {"errors"},
+    "electrons": {"errors"},
+    "structures": {"errors", "electrons"},
+    "checks": {"errors", "electrons", "structures"},
+    "reading": {"errors"},
+    "foreign_labels": {"errors", "structures", "reading"},
     "options": set(),
     "components": FOUNDATION,
     "hookspecs": CONTRACTS,
@@ -56,11 +61,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "store": WORK | {"journal"},
     "builtin": CONTRACTS | {"hookspecs", "predictors", "guard"},
     "testing": WORK,
-    "learning": WORK | {"context", "journal", "store"},
+    "learning": WORK | INPUT | {"context", "journal", "store"},
     "trajectories": LOOP,
     "report": LOOP,
     "doctor": LOOP | {"builtin"},
-    "labels": CONTRACTS | {"models", "tasks"},
+    "labels": CONTRACTS | INPUT | {"models", "tasks"},
     "cli": LOOP | {"report", "doctor", "labels", "packages", "installing"},
 }
 """What each room of the core may import, itself apart."""
