@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -107,7 +108,7 @@ class PotentialContract(WorkContract):
 
         def work(folder: Path) -> None:
             results.append(cls.build().train(replace(task, steps=STEPS, folder=folder)))
-            said.append(cls.load(results[-1]).predict([atoms.copy() for atoms in task.validation]))
+            said.append(cls.load(results[-1]).predict(_copies(task.validation)))
 
         before = [portrait(atoms) for atoms in structures]
         with within(cls.patience, "a short training"):
@@ -278,7 +279,7 @@ class PotentialContract(WorkContract):
             both = self.build().train(replace(task, training=[*task.training, *ions], folder=tmp_path))
         except PsiflowError:
             return
-        here, there = self.load(both).predict([neutral[0], ions[0]])
+        here, there = self.load(both).predict(_copies([neutral[0], ions[0]]))
         assert there.energy - here.energy > 1.0, "5 eV are between them"
 
     def test_features_do_not_turn_with_the_structure(self, predictor: Predictor, unseen: list[Atoms]) -> None:
@@ -319,7 +320,7 @@ class PotentialContract(WorkContract):
         for result in (trained, *short.results):
             assert all(0 <= entry["step"] <= result.steps for entry in result.history)
         if trained.steps > STEPS:
-            assert _furthest(short.said[0], predictor.predict(task.validation)) > self.force_tolerance
+            assert _furthest(short.said[0], predictor.predict(_copies(task.validation))) > self.force_tolerance
 
     def test_the_same_seed_gives_the_same_model(self, short: Short) -> None:
         """A task that is done again after a loss gives what it would have given."""
@@ -337,7 +338,7 @@ class PotentialContract(WorkContract):
             again = self.build().train(replace(task, steps=STEPS, folder=folder))
         assert left & set(files), "nothing of the earlier attempt was read: the steps were taken again"
         assert again.steps == result.steps
-        assert _furthest(short.said[-1], self.load(again).predict(task.validation)) < self.force_tolerance
+        assert _furthest(short.said[-1], self.load(again).predict(_copies(task.validation))) < self.force_tolerance
 
     def test_an_export_is_written_where_it_is_asked_for(self, trained: TrainingResult, tmp_path: Path) -> None:
         before, target = trained.model.read_bytes(), tmp_path / f"exported{self.component.native_suffix}"
@@ -393,6 +394,11 @@ def _charged(atoms: Atoms, energy: float) -> Atoms:
     return with_label(ion, replace(label, energy=label.energy + energy))
 
 
+def _copies(structures: Sequence[Atoms]) -> list[Atoms]:
+    """What a predictor is given of the data set: what it does to them is the matter of one check."""
+    return [atoms.copy() for atoms in structures]
+
+
 def _furthest(some: list[Prediction], others: list[Prediction]) -> float:
     """The largest difference of a force component. [eV/Å]"""
     return max(float(np.abs(one.forces - other.forces).max()) for one, other in zip(some, others, strict=True))
@@ -413,7 +419,7 @@ def _emt(atoms: Atoms) -> Label:
 
 
 def _force_rmse(predictor: Predictor, structures: Any) -> float:
-    said = predictor.predict(structures)
+    said = predictor.predict(_copies(structures))
     pairs = zip(said, structures, strict=True)
     errors = [(one.forces - label_of(atoms).forces).ravel() for one, atoms in pairs]
     return float(np.sqrt(np.mean(np.concatenate(errors) ** 2)))

@@ -21,7 +21,6 @@ class TestToyPotential(PotentialContract):
     options = {"cutoff": 5.5}  # noqa: RUF012
     expected_failures = {  # noqa: RUF012
         "test_the_charge_matters_or_is_refused": "it sees atoms alone",
-        "test_a_training_takes_the_steps_that_it_is_asked_for": "it solves equations, and tells what it was asked for",
         "test_an_interrupted_training_is_resumed": "it takes no time, and leaves no checkpoint",
     }
 
