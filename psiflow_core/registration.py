@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from reprlib import repr as shortened
+from types import FunctionType
 
 from pydantic import ValidationError
 
@@ -102,7 +103,11 @@ def _unfinished(component: type[Component]) -> Iterator[str]:
 
 def _shadows(component: type[Component], contract: type[Component]) -> Iterator[str]:
     """Options whose names mean something already."""
-    for option in sorted({*component.model_fields} & {*dir(contract)}):
+    taken = {*dir(contract)}
+    for base in component.__mro__[1:]:
+        if issubclass(base, Component):
+            taken |= {name for name, what in vars(base).items() if isinstance(what, property | FunctionType)}
+    for option in sorted({*component.model_fields} & taken):
         yield f"its option '{option}' has the name of an attribute of {contract.__name__}; rename the option"
 
 

@@ -9,6 +9,8 @@ from typing import Any, cast
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 
+from psiflow_core import answers
+from psiflow_core.answers import Answering
 from psiflow_core.bias import Bias, Memory, WalkerBias
 from psiflow_core.checks import check
 from psiflow_core.components import Predictor, Resources, Sampler, SamplingTask, Segment, Spec, Walker
@@ -81,6 +83,7 @@ def sample(
         OptionError, StructureError: what was given cannot be, or does not fit the structures.
         EngineMissing: the sampler's engine cannot be imported here.
         WalkerExploded: energy or forces are not finite.
+        WrongAnswer: the sampler or the potential does not keep its contract.
     """
     segment = Segments(steps=steps, check_every=check_every, stride=stride)
     given = _given(start)
@@ -98,7 +101,7 @@ def sample(
         )
         for number in range(len(walkers))
     ]
-    visits = sample_together(moving, walkers, tasks, predictor, predictor, limits, biases)
+    visits = sample_together(moving, walkers, tasks, predictor, predictor, limits, biases, answers.named(sampler))
     return [_trajectory(visit, bias) for visit, bias in zip(visits, biases, strict=True)]
 
 
@@ -127,9 +130,10 @@ def _sampler(sampler: Spec, given: Sequence[Atoms | Trajectory], limits: Limits)
     check(structures, "start")
     moving = cast(Sampler, build(sampler))
     require_engine(moving)
-    moving.check(structures)
+    who = answers.named(sampler)
+    answers.check(moving, structures, who)
     fresh = [one for one in given if isinstance(one, Atoms)]
-    refuse_hot(fresh, moving.target_temperature(), limits.temperature_quantile)
+    refuse_hot(fresh, answers.temperature(moving, who), limits.temperature_quantile)
     return moving
 
 
@@ -137,9 +141,9 @@ def _predictor(potential: TrainedPotential | Predictor | Calculator, device: str
     if isinstance(potential, TrainedPotential):
         return potential.predictor(device)
     if isinstance(potential, Predictor):
-        return potential
+        return Answering(potential, f"predictor {type(potential).__name__}")
     if isinstance(potential, Calculator):
-        return CalculatorPredictor(potential)
+        return Answering(CalculatorPredictor(potential), f"calculator {type(potential).__name__}")
     raise OptionError(f"potential: {potential!r} is no TrainedPotential, predictor or ASE calculator")
 
 

@@ -14,6 +14,8 @@ from rich.text import Text
 from psiflow_core.cli import environments, labels
 from psiflow_core.components import Kind
 from psiflow_core.errors import PsiflowError
+from psiflow_core.interruption import ends_in_order
+from psiflow_core.terminal import Terminal, take_every_character
 
 app = typer.Typer(
     name="psiflow",
@@ -166,8 +168,8 @@ def doctor(
 
 def stdout() -> Console:
     """The terminal; where there is none, lines are wide enough for tables to be read and searched."""
-    console = Console(highlight=False, markup=False)  # brackets in docstrings, types and messages are text
-    return console if console.is_terminal else Console(highlight=False, markup=False, width=140)
+    console = Terminal()
+    return console if console.is_terminal else Terminal(width=140)
 
 
 def show(what: RenderableType) -> None:
@@ -178,8 +180,10 @@ def show(what: RenderableType) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. What a user can be told is one line, never a traceback."""
+    take_every_character()
     try:
-        app(None if arguments is None else list(arguments))
+        with ends_in_order():
+            app(None if arguments is None else list(arguments))
     except PsiflowError as error:
-        Console(stderr=True, highlight=False).print(Text(f"error: {error}", style="bold red"), soft_wrap=True)
+        Terminal(sys.stderr).print(Text(f"error: {error}", style="bold red"), soft_wrap=True)
         sys.exit(1)

@@ -158,13 +158,15 @@ def remove(name: Name) -> None:
 @contextmanager
 def _going_on(if_stopped: str) -> Iterator[Step]:
     """Show what goes on: as it changes on a terminal, else a line each."""
+    from rich.text import Text
+
     from psiflow_core.cli import show, stdout
 
     console = stdout()
     try:
         if console.is_terminal:
             with console.status("starting") as status:
-                yield lambda what: status.update(f"{what} …")
+                yield lambda what: status.update(Text(f"{what} …"))
         else:
             yield lambda what: show(f"{what} …")
     except KeyboardInterrupt:

@@ -43,28 +43,35 @@ class Driver:
             KeyboardInterrupt: Ctrl-C or SIGTERM came; the message says how to go on.
             EngineMissing, OptionError, StructureError: a check on a worker found what cannot work.
         """
-        journal = self._store.open_for_writing()
-        if journal.damaged is not None:
-            warnings.warn(
-                f"the journal of {self._store.folder} was damaged: its intact beginning was taken over, what workers "
-                f"have finished since is found again, and the damaged file is kept as {journal.damaged.name}",
-                stacklevel=3,
-            )
-        try:
-            with self._stop.listening():
+        with contextlib.ExitStack() as ending:
+            journal = self._store.open_for_writing()
+            ending.callback(self._store.release)
+            ending.callback(journal.close)
+            ending.callback(context.abandon)
+            if journal.damaged is not None:
+                warnings.warn(
+                    f"the journal of {self._store.folder} was damaged: its intact beginning was taken over, what "
+                    f"workers have finished since is found again, and the damaged file is kept as "
+                    f"{journal.damaged.name}",
+                    stacklevel=3,
+                )
+            with self._stop.listening(), self._explained():
                 return self._run(context, journal)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Say what an end means for the campaign."""
+        try:
+            yield
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f"stopped; what workers have finished is kept in {self._store.folder}: run the same again to go on"
             ) from None
         except OSError as error:
-            if error.errno not in NO_DISK:
-                raise
-            raise no_disk(self._store.folder, str(error)) from error
-        finally:
-            context.abandon()
-            journal.close()
-            self._store.release()
+            if error.errno in NO_DISK:
+                raise no_disk(self._store.folder, str(error)) from error
+            self._store.require_own()  # it may have failed for that
+            raise
 
     def _run(self, context: Context, journal: Journal) -> State:
         session = Session(self._campaign, self._store, journal, context)
@@ -72,14 +79,15 @@ class Driver:
         if state.finished is None:
             with self._progress.showing(state, session.settings, self._store.folder) as show:
                 show("starting workers, checking engines and structures")
-                session.check()
+                session.check(show)
                 session.propose()
                 self._stop.gentle = True
                 for _ in session.events():
-                    show("")
+                    show(context.waiting())
                     if self._stop.requested:
                         self._wind_down(session, show)
                 self._stop.gentle = False
+        journal.confirm()
         if not results_are_written(self._store, state):
             write_results(self._store, state, session.dispatch)
         if state.finished == "failed":
@@ -89,7 +97,7 @@ class Driver:
     def _wind_down(self, session: Session, show: Callable[[str], None]) -> None:
         """Wait a while for what is about to finish, write it down, and leave."""
         deadline = time.monotonic() + self._grace
-        while session.state.running and time.monotonic() < deadline:
+        while session.under_way and time.monotonic() < deadline:
             show(f"stopping: up to {self._grace:.0f} s for what is about to finish; once more stops at once")
             session.wind_down()
         raise KeyboardInterrupt

@@ -24,6 +24,7 @@ from psiflow_core.learning.records import Campaign
 from psiflow_core.learning.settings import Settings
 from psiflow_core.models import Member, ModelFile, TrainedPotential
 from psiflow_core.structures import Plain
+from psiflow_core.terminal import showable
 
 
 class OnlineLearning(Settings):
@@ -153,7 +154,7 @@ class Result:
     def __str__(self) -> str:
         from psiflow_core.report.summary import in_words
 
-        return in_words(self.folder, self.summary)
+        return showable(in_words(self.folder, self.summary))
 
     def export(self, folder: str | Path) -> Path:
         """Copy the potential, in psiflow's and its own format, the data set and the report to a folder."""

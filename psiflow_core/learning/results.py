@@ -30,7 +30,7 @@ def write_results(store: Store, state: State, dispatch: Dispatch) -> None:
         TrainedPotential(dispatch.members(newest)).save(store.potential)
     text = io.StringIO()
     ase.io.write(text, dataset(store, state), format="extxyz")
-    write_atomically(store.folder / "dataset.xyz", text.getvalue().encode())
+    write_atomically(store.folder / "dataset.xyz", text.getvalue().encode(errors="backslashreplace"))
     write_report(store.folder)
     write_json(store.results_file, {"event": state.last})
 

@@ -31,7 +31,7 @@ def write_report(folder: str | Path) -> Path:
     """
     campaign = read_campaign(folder)
     target = campaign.store.folder / "report.html"
-    write_atomically(target, _page(campaign).encode())
+    write_atomically(target, _page(campaign).encode(errors="backslashreplace"))
     return target
 
 

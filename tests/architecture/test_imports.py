@@ -18,26 +18,33 @@ CORE = ROOT / "psiflow_core"
 SOURCES = sorted(CORE.rglob("*.py"))
 PLUGIN_SOURCES = sorted((ROOT / "plugins").glob("*/src/*/*.py"))
 
-FOUNDATION = {"errors", "files", "electrons", "structures", "checks", "options"}
+FOUNDATION = {"errors", "files", "electrons", "structures", "checks", "options", "texts", "terminal", "frames"}
 CONTRACTS = FOUNDATION | {"components"}
-REGISTRY = CONTRACTS | {"hookspecs", "predictors", "registration", "plugins"}
+REGISTRY = CONTRACTS | {"answers", "hookspecs", "predictors", "registration", "plugins"}
 NAMES = REGISTRY | {"recorded", "offers", "environments", "catalogue"}
-WORK = NAMES | {"variables", "bias", "served", "models", "sampling", "leases", "tasks", "guard"}
+WORK = NAMES | {
+    *("variables", "bias", "served", "models", "sampling", "scratch", "tasks"),
+    *("leases", "guard", "blocks", "claims"),
+}
 INPUT = {"reading", "foreign_labels"}
 LOOP = WORK | INPUT | {"context", "journal", "store", "learning"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "files": set(),
+    "texts": set(),
+    "terminal": {"texts"},
     "electrons": {"errors"},
     "structures": {"errors", "electrons"},
     "checks": {"errors", "electrons", "structures"},
     "reading": {"errors"},
     "foreign_labels": {"errors", "structures", "reading"},
     "options": set(),
+    "frames": set(),
     "components": FOUNDATION,
     "hookspecs": CONTRACTS,
-    "predictors": CONTRACTS,
+    "answers": CONTRACTS,
+    "predictors": CONTRACTS | {"answers"},
     "registration": CONTRACTS | {"recorded"},
     "plugins": CONTRACTS | {"hookspecs", "registration"},
     "recorded": CONTRACTS,
@@ -45,28 +52,32 @@ MAY_IMPORT: dict[str, set[str]] = {
     "environments": REGISTRY | {"recorded", "offers"},
     "catalogue": REGISTRY | {"environments", "served"},
     "packages": {"errors", "structures"},
-    "installing": FOUNDATION | {"environments", "offers", "packages"},
-    "served": REGISTRY | {"environments", "offers"},
+    "installing": FOUNDATION | {"claims", "guard", "leases", "environments", "offers", "packages"},
+    "served": REGISTRY | {"environments", "offers", "guard"},
     "models": REGISTRY | {"served"},
     "variables": CONTRACTS,
     "bias": REGISTRY | {"variables"},
     "sampling": REGISTRY | {"bias"},
     "leases": set(),
+    "scratch": set(),
     "guard": {"leases"},
-    "tasks": REGISTRY | {"bias", "served", "models", "sampling", "leases"},
+    "blocks": CONTRACTS | {"leases", "guard"},
+    "claims": {"guard"},
+    "interruption": {"leases"},
+    "tasks": REGISTRY | {"claims", "bias", "served", "models", "sampling", "leases", "scratch"},
     "serving": REGISTRY | {"models", "tasks"},
     "pools": WORK,
     "context": WORK | {"pools"},
     "journal": FOUNDATION,
     "store": WORK | {"journal"},
-    "builtin": CONTRACTS | {"hookspecs", "predictors", "guard"},
+    "builtin": CONTRACTS | {"hookspecs", "predictors", "blocks"},
     "testing": WORK,
     "learning": WORK | INPUT | {"context", "journal", "store"},
     "trajectories": LOOP,
     "report": LOOP,
-    "doctor": LOOP | {"builtin"},
+    "doctor": LOOP,
     "labels": CONTRACTS | INPUT | {"models", "tasks"},
-    "cli": LOOP | {"report", "doctor", "labels", "packages", "installing"},
+    "cli": LOOP | {"report", "doctor", "labels", "packages", "installing", "interruption"},
 }
 """What each room of the core may import, itself apart."""
 
@@ -76,7 +87,7 @@ ON_DEMAND = {
 }
 """Imports inside functions that point the other way, each with its reason."""
 
-PUBLIC = CONTRACTS - {"options"} | {"hookspecs", "predictors", "testing"}
+PUBLIC = CONTRACTS - {"options", "frames"} | {"hookspecs", "predictors", "testing", "blocks"}
 """The rooms that a plugin may enter."""
 
 ENGINES = {"torch", "mace", "e3nn", "torch_ema", "nequip", "allegro", "openmm", "pyscf", "tblite", "gpaw", "jax"}
@@ -85,7 +96,7 @@ ENGINES |= {"plumed"}
 EXTRAS = {("builtin/ase_reference.py", "tblite"), ("bias/plumed_kernel.py", "plumed")}
 """Engines that a built-in component imports on demand: they are optional dependencies of the core."""
 
-PARSL = {"pools.py", "builtin/executors.py", "builtin/_htex.py"}
+PARSL = {"pools.py", "builtin/executors.py", "blocks/_htex.py"}
 """The files of the core that know of Parsl."""
 
 
