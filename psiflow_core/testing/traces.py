@@ -65,7 +65,7 @@ def _traces(work: Callable[[Path], object], root: Path) -> Traces:
         there = set(threading.enumerate())
         before = _state(root, mark, there)
         work(root / "own")
-        after = _settled(root, mark, there)
+        after = _settled(root, mark, there, before)
     return Traces(*((before[one.name], after[one.name]) for one in fields(Traces)))
 
 
@@ -101,18 +101,19 @@ def _state(root: Path, mark: str, there: set[threading.Thread]) -> Plain:
         "random": (hash(random.getstate()), str(np.random.get_state()), _torch("get_rng_state")),
         "errors": np.geterr(),
         "settings": _settings(),
-        "files": sorted(str(file.relative_to(root)) for file in root.rglob("*") if root / "own" not in file.parents),
+        "files": sorted(_files(root)),
         "threads": sorted(thread.name for thread in threading.enumerate() if thread not in there),
         "processes": sorted(_processes(mark)),
     }
 
 
-def _settled(root: Path, mark: str, there: set[threading.Thread]) -> Plain:
+def _settled(root: Path, mark: str, there: set[threading.Thread], before: Plain) -> Plain:
     """The state afterwards, when what is ending has ended."""
     end = time.monotonic() + GRACE
     while True:
         after = _state(root, mark, there)
-        if time.monotonic() > end or not (after["threads"] or after["processes"]):
+        ended = after["files"] == before["files"] and not (after["threads"] or after["processes"])
+        if ended or time.monotonic() > end:
             return after
         time.sleep(0.05)
 
@@ -127,6 +128,14 @@ def _settings() -> Plain:
         "numpy": np.get_printoptions()["precision"],
         "torch": _torch("get_default_dtype"),
     }
+
+
+def _files(root: Path) -> Iterator[str]:
+    """Files and folders outside the one that work was given; some may be on their way out."""
+    for folder, within, files in os.walk(root):  # passes over what goes meanwhile
+        if Path(folder) == root:
+            within.remove("own")
+        yield from (str(Path(folder, name).relative_to(root)) for name in (*within, *files))
 
 
 def _umask() -> int:
