@@ -1,7 +1,9 @@
 """The journal: what a campaign has believed, in order, in one SQLite file.
 
 Every event is sealed with a hash over itself and the seal before it. What a disk has damaged is therefore noticed,
-and what is intact before it can be believed.
+and what is intact before it can be believed. SQLite keeps the latest events in a log beside the file, and takes a log
+that is damaged or gone for one that ends earlier: the number and the seal of the last event stand in the *tip*, a
+third file, which tells that events are lost.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
@@ -19,8 +22,8 @@ from typing import Any
 
 import psutil
 
-from psiflow_core.errors import CampaignError
-from psiflow_core.files import make_durable
+from psiflow_core.errors import CampaignError, FileCorrupt
+from psiflow_core.files import make_durable, read_sealed, sealed, write_atomically
 from psiflow_core.structures import Plain
 
 NETWORK = (
@@ -28,6 +31,9 @@ NETWORK = (
     *("gluster", "panfs", "pvfs2", "orangefs", "weka", "afs", "9p", "sshfs"),
 )
 """How the types of file systems begin that several hosts can share."""
+
+FORMAT = 1
+"""The version of the table and of the kinds of events. A journal of a later one is left alone."""
 
 WAITING = 0.01
 """The share of the time in which a journal may wait for its disk."""
@@ -60,31 +66,49 @@ class Journal:
         write: open it to append. A damaged journal is put aside, and its intact beginning taken over.
 
     Raises:
-        CampaignError: the file cannot be opened, or, for reading, is not a journal or is damaged.
+        CampaignError: the file cannot be opened, a newer psiflow wrote it, or, for reading, it is not a journal or
+            is damaged.
     """
 
     def __init__(self, path: Path, write: bool = False) -> None:
         self._path = path
-        self._seal = ""
+        self._number, self._seal = 0, ""
+        self._tip = _Tip(path)
         self._unsettled: set[Path] = set()
         self._settled_until = 0.0
         self.damaged: Path | None = None
         """Where a damaged journal was put."""
+        self.lost = 0
+        """Events that are known to be lost from its end."""
+        self.doubt = ""
+        """Why it cannot be said whether any are."""
         try:
             if not write:
                 self._connection = _reader(path)
                 return
             self._connection = _writer(path)
             intact, whole = _intact(self._connection)
-            if not whole:
+            self.lost = max(0, self._told_by_tip(bool(intact)) - len(intact))
+            if self.lost or not whole:
                 self._connection.close()
                 self.damaged = _put_aside(path)
                 self._connection = _writer(path)
                 with self.together():
                     self._connection.executemany(INSERT, intact)
-            self._seal = intact[-1][-1] if intact else ""
+            self._number, self._seal = len(intact), intact[-1][-1] if intact else ""
+            self._tip.begin(self._number, self._seal)
         except sqlite3.Error as error:
             raise CampaignError(f"cannot open the journal {path}: {error}") from error
+        except OSError as error:
+            raise CampaignError(f"cannot write beside the journal {path}: {error.strerror}") from error
+
+    def _told_by_tip(self, begun: bool) -> int:
+        """How many events there were, as far as the tip tells."""
+        try:
+            return self._tip.number()
+        except FileCorrupt as error:
+            self.doubt = str(error) if begun else ""
+            return 0
 
     def append(self, kind: str, data: Plain) -> Event:
         """Write one event.
@@ -96,11 +120,12 @@ class Journal:
         seal = _sealed(self._seal, now, kind, text)
         with self._writing():
             cursor = self._connection.execute(INSERT, (None, now, kind, text, seal))
-        self._seal = seal
+        self._number, self._seal = int(cursor.lastrowid or 0), seal
         self._unsettled.add(self._path)
         if not self._connection.in_transaction:
+            self._point()
             self.settle()
-        return Event(int(cursor.lastrowid or 0), now, kind, data)
+        return Event(self._number, now, kind, data)
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
@@ -112,7 +137,13 @@ class Journal:
         finally:
             with self._writing():
                 self._connection.execute("COMMIT")
+        self._point()
         self.settle()
+
+    def _point(self) -> None:
+        """Have the tip tell of the last event, once this is in the journal."""
+        with self._writing():
+            self._tip.point(self._number, self._seal)
 
     def relies_on(self, file: Path) -> None:
         """Have a file that events speak of survive a loss of power whenever they do."""
@@ -127,19 +158,30 @@ class Journal:
             make_durable(file)
         log = self._path.with_name(self._path.name + "-wal")
         make_durable(log if log.exists() else self._path)  # without a WAL, SQLite has waited by itself
+        with self._writing():
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")  # few events are in the log alone
         self._unsettled.clear()
         end = time.monotonic()
         self._settled_until = end + (end - start) / WAITING
 
     def events(self, after: int = 0) -> Iterator[Event]:
-        """All events with a number above ``after``, in order."""
+        """All events with a number above ``after``, in order.
+
+        Raises:
+            CampaignError: the journal is damaged, or a newer psiflow wrote it.
+        """
         try:
+            refuse_newer(self._connection, self._path)
             rows = self._connection.execute(
-                "SELECT number, time, kind, data FROM events WHERE number > ? ORDER BY number", (after,)
+                "SELECT * FROM events WHERE number >= ? ORDER BY number", (after,)
             ).fetchall()  # all at once: without a WAL, the writer waits for a reader who has not come to the end
-            for number, when, kind, data in rows:
+            before = rows.pop(0)[-1] if after else ""
+            for number, when, kind, data, seal in rows:
+                if seal != _sealed(before, when, kind, data):
+                    raise sqlite3.DatabaseError(f"event {number} is not what was written")
+                before = seal
                 yield Event(number, when, kind, json.loads(data))
-        except (sqlite3.Error, json.JSONDecodeError) as error:
+        except (sqlite3.Error, ValueError, TypeError, LookupError) as error:
             if getattr(error, "sqlite_errorname", "") == "SQLITE_READONLY_ROLLBACK":
                 raise CampaignError(
                     f"the driver of the journal {self._path} was killed while it wrote an event; "
@@ -154,12 +196,13 @@ class Journal:
         if self._unsettled:
             self.settle(now=True)
         self._connection.close()
+        self._tip.close()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise CampaignError(
                 f"cannot write into the journal {self._path}: {error}; see to the disk and run the campaign again: "
                 "nothing that was finished is lost"
@@ -172,9 +215,63 @@ Row = tuple[int | None, float, str, str, str]
 """Number, time, kind, data and seal of an event."""
 
 
+class _Tip:
+    """The file that tells which event was the last: too little to be torn, and written in place."""
+
+    SIZE = 256
+    """Bytes, a rest of spaces among them: where a disk is full, this place is not lost."""
+
+    def __init__(self, journal: Path) -> None:
+        self._file = journal.with_suffix(".tip")
+        self._descriptor: int | None = None
+
+    def number(self) -> int:
+        """Of the last event; 0 where there has never been one.
+
+        Raises:
+            FileCorrupt: it is missing, or is not what was written.
+        """
+        return int(read_sealed(self._file)["number"])
+
+    def begin(self, number: int, seal: str) -> None:
+        """Write the file anew, and keep it open."""
+        write_atomically(self._file, self._content(number, seal), durable=False)
+        self._descriptor = os.open(self._file, os.O_WRONLY)
+
+    def point(self, number: int, seal: str) -> None:
+        """Tell of another event."""
+        if self._descriptor is not None:
+            os.pwrite(self._descriptor, self._content(number, seal), 0)
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _content(self, number: int, seal: str) -> bytes:
+        return sealed({"number": number, "event": seal}).ljust(self.SIZE)
+
+
+def refuse_newer(connection: sqlite3.Connection, path: Path) -> int:
+    """The version of a journal, 0 where it has none yet; that of a later psiflow is left alone.
+
+    Raises:
+        CampaignError: it is one.
+    """
+    found = connection.execute("PRAGMA user_version").fetchone()[0]
+    if found > FORMAT:
+        connection.close()
+        raise CampaignError(
+            f"the journal {path} has format {found}, and this psiflow knows no more than {FORMAT}: a newer psiflow "
+            "wrote it; go on with that one, or choose another folder"
+        )
+    return int(found)
+
+
 def _writer(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY)
     try:
+        version = refuse_newer(connection, path)
         mode = journal_mode(path, psutil.disk_partitions(all=True))
         connection.execute(f"PRAGMA journal_mode={mode}")
         connection.execute(f"PRAGMA synchronous={'NORMAL' if mode == 'WAL' else 'FULL'}")  # `settle` waits for a WAL
@@ -182,6 +279,8 @@ def _writer(path: Path) -> sqlite3.Connection:
             "CREATE TABLE IF NOT EXISTS events (number INTEGER PRIMARY KEY, time REAL NOT NULL, "
             "kind TEXT NOT NULL, data TEXT NOT NULL, seal TEXT NOT NULL)"
         )
+        if version != FORMAT:
+            connection.execute(f"PRAGMA user_version={FORMAT}")
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorname not in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
             connection.close()

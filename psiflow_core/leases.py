@@ -3,7 +3,7 @@
 A task that hangs cannot end itself, and Parsl cannot end it either. So a worker writes a lease before it begins
 a task, and takes it away afterwards; the guard (`psiflow_core.guard`), which runs beside the workers, ends the
 worker, with every process that the task started, when the task takes more than its lease says. Why is written
-into the task's folder, where the driver finds it. Like the guard, this imports nothing but psutil.
+into the task's folder, where the driver finds it. Like the guard, this needs no package but psutil.
 """
 
 from __future__ import annotations
@@ -20,11 +20,17 @@ from typing import Any
 
 import psutil
 
+from psiflow_core.errors import FileCorrupt
+from psiflow_core.files import read_json
+
 PLACE = "PSIFLOW_LEASES"
 """The environment variable that tells workers where their guard looks for leases."""
 
 VERDICT = "ended.json"
 """The file in a task's folder that says why the guard ended it."""
+
+LIMITS = ("wall_time", "silence", "memory")
+"""What a lease says of a task, and None where that is without limit."""
 
 IDLE = 0.01
 """A task is silent while its processes use less than this share of a core."""
@@ -60,8 +66,7 @@ def lease(folder: str | None, limits: Mapping[str, Any]) -> Iterator[None]:
         yield
         return
     file = Path(place) / str(os.getpid())
-    names = ("wall_time", "silence", "memory")
-    told = {"folder": folder, "began": time.monotonic(), **{name: limits.get(name) for name in names}}
+    told = {"folder": folder, "began": time.monotonic(), **{name: limits.get(name) for name in LIMITS}}
     unfinished = file.with_suffix(".new")
     unfinished.write_text(json.dumps(told))
     unfinished.replace(file)
@@ -136,11 +141,12 @@ class Leases:
 def read_verdict(folder: Path) -> tuple[str, str] | None:
     """Why the guard ended a task, reason and message; told once."""
     file = folder / VERDICT
-    if not file.is_file():
+    try:
+        told = read_json(file, ("reason", "message"))
+    except FileCorrupt:  # there is none, or a full disk has cut it short
         return None
-    told = json.loads(file.read_text())
     file.unlink()
-    return told["reason"], told["message"]
+    return str(told["reason"]), str(told["message"])
 
 
 def _families(processes: list[psutil.Process]) -> dict[int, list[psutil.Process]]:
@@ -158,8 +164,8 @@ def _families(processes: list[psutil.Process]) -> dict[int, list[psutil.Process]
 
 def _read(file: Path) -> dict[str, Any] | None:
     try:
-        return dict(json.loads(file.read_text()))
-    except FileNotFoundError:  # the task has just ended
+        return read_json(file, ("folder", "began", *LIMITS))
+    except FileCorrupt:  # the task has just ended
         return None
 
 

@@ -39,15 +39,15 @@ from psiflow_core.components import (
     TrainingTask,
     Walker,
 )
-from psiflow_core.errors import EngineMissing, LabelCorrupt, ReferenceFailed
-from psiflow_core.files import copy_atomically, file_digest, write_json
+from psiflow_core.errors import EngineMissing, FileCorrupt, LabelCorrupt, ReferenceFailed
+from psiflow_core.files import believing, copy_atomically, file_digest, read_json, read_sealed, write_json, write_sealed
 from psiflow_core.leases import end_children, lease
 from psiflow_core.models import Member, ModelFile, load_members
 from psiflow_core.plugins import build, registry
 from psiflow_core.predictors import Committee
 from psiflow_core.sampling import Checked, Limits, Visited, sample_together
 from psiflow_core.served import homes
-from psiflow_core.structures import Label, Plain, digest, from_plain, sha256, to_plain, with_label
+from psiflow_core.structures import Label, Plain, digest, from_plain, label_of, sha256, to_plain, with_label
 
 RESULT = "result.json"
 
@@ -102,7 +102,7 @@ def _reason(error: BaseException) -> str:
 def _kept(outcome: Plain, task: Plain) -> Plain:
     """The outcome, once it is in the task's folder; a failure where there is no room for it."""
     try:
-        write_json(Path(task["folder"]) / RESULT, outcome)
+        write_sealed(Path(task["folder"]) / RESULT, outcome)
     except OSError as error:
         return {**outcome, "value": None, "failure": failure(error)}
     return outcome
@@ -129,8 +129,8 @@ def engine(task: Plain) -> Plain:
 def label(task: Plain) -> Plain:
     """A label, from the store or computed and put there."""
     spec, structure = Spec.from_plain(task["reference"]), from_plain(task["structure"])
-    file = label_file(Path(task["labels"]), spec, structure)
-    if has_label(file):
+    files = label_places(task)
+    if any(map(has_label, files)):
         return {"cached": True}
     reference = cast(Reference, build(spec))
     require_engine(reference)
@@ -144,7 +144,7 @@ def label(task: Plain) -> Plain:
         "reference": spec.to_plain(),
         "seconds": time.perf_counter() - start,
     }
-    write_label(file, record, durable=False)  # the driver sees to that before it believes it
+    _keep_label(files, record)
     shutil.rmtree(scratch, ignore_errors=True)
     return {"cached": False}
 
@@ -153,7 +153,7 @@ def train(task: Plain) -> Plain:
     """One member of a committee; the weights are copied into the folder of models, named by their hash."""
     potential = cast(Potential, build(Spec.from_plain(task["potential"])))
     require_engine(potential)
-    manifest = json.loads(Path(task["manifest"]).read_text())
+    manifest = read_sealed(Path(task["manifest"]))
     checkpoints = Path(task["folder"]) / "training"
     checkpoints.mkdir(parents=True, exist_ok=True)
     parent = task["parent"]
@@ -206,8 +206,7 @@ def sample(task: Plain) -> Plain:
 
 def score(task: Plain) -> Plain:
     """How much a committee disagrees about structures that wait for a label: the largest spread in each. [eV/Å]"""
-    folder = Path(task["candidates"])
-    records = [json.loads((folder / key[:2] / f"{key}.json").read_text()) for key in task["structures"]]
+    records = [read_structure(Path(task["candidates"]), key) for key in task["structures"]]
     committee = Committee(_members(task["models"], _resources(task)))
     answers = committee.predict([from_plain(record["structure"]) for record in records])
     return {"deviations": [_need(one) for one in answers]}
@@ -215,7 +214,7 @@ def score(task: Plain) -> Plain:
 
 def evaluate(task: Plain) -> Plain:
     """Predictions of several committees for labelled structures, into one file."""
-    structures = read_labels(json.loads(Path(task["manifest"]).read_text())["structures"])
+    structures = read_labels(read_sealed(Path(task["manifest"]))["structures"])
     predictions = []
     for models in task["committees"]:
         committee = Committee(_members(models, _resources(task)))
@@ -266,38 +265,69 @@ def engine_version(component: Component | type[Component]) -> str:
     return str(getattr(importlib.import_module(component.engine), "__version__", "")) if component.engine else ""
 
 
-def label_key(reference: Spec, structure: Atoms) -> str:
-    """What a label is found by: the reference with its version, and the structure."""
-    return sha256([reference.digest, digest(structure)])
+def label_key(reference: Spec, structure: str) -> str:
+    """What a label is found by: the reference with its version, and the structure's content hash."""
+    return sha256([reference.digest, structure])
+
+
+def by_key(folder: Path, key: str) -> Path:
+    """Where a label or a structure lies in its store: in folders of manageable size."""
+    return folder / key[:2] / f"{key}.json"
 
 
 def label_file(labels: Path, reference: Spec, structure: Atoms) -> Path:
     """Where the label of a structure is, or would be."""
-    key = label_key(reference, structure)
-    return labels / key[:2] / f"{key}.json"
+    return by_key(labels, label_key(reference, digest(structure)))
+
+
+def label_places(task: Plain) -> list[Path]:
+    """Where a task's label may be: in the store that it is asked of, then in the campaign's own if that is another."""
+    spec, structure = Spec.from_plain(task["reference"]), from_plain(task["structure"])
+    return [label_file(Path(store), spec, structure) for store in dict.fromkeys((task["labels"], task["own_labels"]))]
+
+
+def _keep_label(files: Sequence[Path], record: Plain) -> None:
+    """Write a label to the first place that takes it; the driver sees to it that it is durable.
+
+    In a store that users share a label may lie that this one may not read: it is not ours to replace.
+    """
+    *shared, own = files
+    for file in shared:
+        if not is_barred(file):
+            try:
+                return write_label(file, record, durable=False)
+            except OSError as error:
+                if error.errno not in NO_ENTRY:
+                    raise
+    return write_label(own, record, durable=False)
+
+
+NO_ENTRY = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""What a store says that this user may read at most."""
 
 
 def write_label(file: Path, record: Plain, durable: bool = True) -> None:
     """Write a labelled structure and what is known of it, sealed with a hash."""
-    write_json(file, {**record, "seal": sha256(record)}, durable)
+    write_sealed(file, record, durable)
 
 
 def read_label(file: str | Path) -> tuple[Atoms, Plain]:
     """A labelled structure, and the record around it: reference, seconds.
 
     Raises:
-        LabelCorrupt: the file is missing, or is not what `write_label` wrote.
+        LabelCorrupt: the file is missing, cannot be read, or is not what `write_label` wrote.
     """
-    try:
-        record = json.loads(Path(file).read_text())
-        seal = record.pop("seal", None)
+    file = Path(file)
+    record = read_sealed(file, LabelCorrupt)
+    with believing(file, LabelCorrupt):
         structure = from_plain(record["structure"])
-    except FileNotFoundError as error:
-        raise LabelCorrupt(f"label {file} is missing") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise LabelCorrupt(f"label {file} is damaged: it cannot be read ({error})") from error
-    if seal != sha256(record):
-        raise LabelCorrupt(f"label {file} is damaged: it is not what was written")
+        label_of(structure)
+        float(record["seconds"])
+        key = digest(structure)
+        if "reference" in record:  # a label that was given with the request is named by its structure alone
+            key = label_key(Spec.from_plain(record["reference"]), key)
+    if key != file.stem:
+        raise LabelCorrupt(f"label {file} is damaged: its content belongs to another name")
     return structure, record
 
 
@@ -315,10 +345,39 @@ def has_label(file: Path) -> bool:
     return True
 
 
-def structure_file(structures: Path, structure: Atoms) -> Path:
-    """Where a structure that may be labelled is kept."""
-    key = digest(structure)
-    return structures / key[:2] / f"{key}.json"
+def is_barred(file: Path) -> bool:
+    """Whether there is a label that this user may not read."""
+    try:
+        read_label(file)
+    except LabelCorrupt as error:
+        return error.barred
+    return False
+
+
+def structure_file(structures: Path, key: str) -> Path:
+    """Where a structure that may be labelled is kept, by its content hash."""
+    return by_key(structures, key)
+
+
+def write_structure(structures: Path, structure: Atoms, **more: Plain) -> None:
+    """Keep a structure, and what made it a candidate."""
+    file = structure_file(structures, digest(structure))
+    write_sealed(file, {"structure": to_plain(structure), **more})
+
+
+def read_structure(structures: Path, key: str) -> Plain:
+    """What `write_structure` wrote, by the structure's content hash.
+
+    Raises:
+        FileCorrupt: the file is missing, cannot be read, or is not what its name says.
+    """
+    file = structure_file(structures, key)
+    record = read_sealed(file)
+    with believing(file):
+        found = digest(from_plain(record["structure"]))
+    if found != key:
+        raise FileCorrupt(f"{file} is damaged: its content belongs to another name")
+    return record
 
 
 def trustworthy(found: Label, structure: Atoms) -> bool:
@@ -338,8 +397,8 @@ def read_walker(plain: Plain) -> Walker:
 
 
 def _written(walker: Plain) -> Plain:
-    found: Plain = json.loads(ModelFile(Path(walker["file"]), walker["digest"]).verified().read_text())
-    return found
+    file = ModelFile(Path(walker["file"]), walker["digest"]).verified()
+    return read_json(file, ("structure", "state", "step"))
 
 
 def _bias(plain: Plain, walker: Walker, sampler: Sampler) -> WalkerBias | None:
@@ -429,6 +488,5 @@ def _write_candidate(checked: Checked, structures: Path) -> Plain:
     """Keep the structure together with what the committee said of it, to be held against the label."""
     structure = checked.structure
     structure.arrays.pop("momenta", None)
-    file = structure_file(structures, structure)
-    write_json(file, {"structure": to_plain(structure), "prediction": checked.prediction.to_plain()})
+    write_structure(structures, structure, prediction=checked.prediction.to_plain())
     return {"structure": digest(structure), "deviation": checked.deviation, "step": checked.step}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -176,10 +177,17 @@ def show(what: RenderableType) -> None:
     stdout().print(text, soft_wrap=isinstance(text, Text), crop=False)
 
 
+def _warned(message: Warning | str, *where: object, **more: object) -> None:
+    """A warning as one line, without the line of code that gave it."""
+    Console(stderr=True, highlight=False).print(Text(f"warning: {message}", style="yellow"), soft_wrap=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. What a user can be told is one line, never a traceback."""
     try:
-        app(None if arguments is None else list(arguments))
+        with warnings.catch_warnings():
+            warnings.showwarning = _warned
+            app(None if arguments is None else list(arguments))
     except PsiflowError as error:
         Console(stderr=True, highlight=False).print(Text(f"error: {error}", style="bold red"), soft_wrap=True)
         sys.exit(1)

@@ -15,9 +15,10 @@ from psiflow_core.context import Context
 from psiflow_core.errors import CampaignError
 from psiflow_core.journal import Journal
 from psiflow_core.learning.campaign import State
+from psiflow_core.learning.damage import tell
 from psiflow_core.learning.progress import Progress
 from psiflow_core.learning.records import Campaign
-from psiflow_core.learning.results import results_are_written, write_results
+from psiflow_core.learning.results import missing_results, write_results
 from psiflow_core.learning.session import Session, no_disk
 from psiflow_core.store import Store
 from psiflow_core.tasks import NO_DISK
@@ -44,12 +45,7 @@ class Driver:
             EngineMissing, OptionError, StructureError: a check on a worker found what cannot work.
         """
         journal = self._store.open_for_writing()
-        if journal.damaged is not None:
-            warnings.warn(
-                f"the journal of {self._store.folder} was damaged: its intact beginning was taken over, what workers "
-                f"have finished since is found again, and the damaged file is kept as {journal.damaged.name}",
-                stacklevel=3,
-            )
+        _tell_of(journal, self._store)
         try:
             with self._stop.listening():
                 return self._run(context, journal)
@@ -58,9 +54,14 @@ class Driver:
                 f"stopped; what workers have finished is kept in {self._store.folder}: run the same again to go on"
             ) from None
         except OSError as error:
-            if error.errno not in NO_DISK:
-                raise
-            raise no_disk(self._store.folder, str(error)) from error
+            if error.errno in NO_DISK:
+                raise no_disk(self._store.folder, str(error)) from error
+            if error.filename and Path(error.filename).is_relative_to(self._store.folder):
+                raise CampaignError(
+                    f"the campaign in {self._store.folder} has stopped: {error}; mend that and run the same again: "
+                    "nothing that was finished is lost"
+                ) from error
+            raise
         finally:
             context.abandon()
             journal.close()
@@ -69,7 +70,8 @@ class Driver:
     def _run(self, context: Context, journal: Journal) -> State:
         session = Session(self._campaign, self._store, journal, context)
         state = session.state
-        if state.finished is None:
+        ended_before = state.finished is not None
+        if not ended_before:
             with self._progress.showing(state, session.settings, self._store.folder) as show:
                 show("starting workers, checking engines and structures")
                 session.check()
@@ -80,7 +82,9 @@ class Driver:
                     if self._stop.requested:
                         self._wind_down(session, show)
                 self._stop.gentle = False
-        if not results_are_written(self._store, state):
+        missing = missing_results(self._store, state)
+        if missing:
+            tell(self._store.folder, missing if ended_before else [], "the results are written again")
             write_results(self._store, state, session.dispatch)
         if state.finished == "failed":
             raise CampaignError(f"the campaign gave up: {state.message}. See psiflow status {self._store.folder}")
@@ -93,6 +97,20 @@ class Driver:
             show(f"stopping: up to {self._grace:.0f} s for what is about to finish; once more stops at once")
             session.wind_down()
         raise KeyboardInterrupt
+
+
+def _tell_of(journal: Journal, store: Store) -> None:
+    """Say what has become of the journal, and that its end may be lost where nobody can know."""
+    file = store.journal_file
+    if journal.damaged is not None:
+        lost = f"its last {journal.lost} events are lost ({file.name}-wal held the latest), " if journal.lost else ""
+        warnings.warn(
+            f"the journal {file} was damaged: its intact beginning was taken over, {lost}what workers have finished "
+            f"since is found again, and the damaged file is kept as {journal.damaged.name}",
+            stacklevel=4,
+        )
+    elif journal.doubt:
+        warnings.warn(f"whether the journal {file} has lost its end cannot be said: {journal.doubt}", stacklevel=4)
 
 
 class _Stop:

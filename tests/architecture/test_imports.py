@@ -27,7 +27,7 @@ LOOP = WORK | {"context", "journal", "store", "learning"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
-    "files": set(),
+    "files": {"errors"},
     "structures": {"errors"},
     "options": set(),
     "components": FOUNDATION,
@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "variables": CONTRACTS,
     "bias": REGISTRY | {"variables"},
     "sampling": REGISTRY | {"bias"},
-    "leases": set(),
+    "leases": {"errors", "files"},
     "guard": {"leases"},
     "tasks": REGISTRY | {"bias", "served", "models", "sampling", "leases"},
     "serving": REGISTRY | {"models", "tasks"},

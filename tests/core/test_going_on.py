@@ -289,7 +289,8 @@ def test_a_damaged_label_that_no_walker_asked_for_is_whole_again(
         (folder / "journal.sqlite").write_bytes(b"nothing is left of it" * 500)
         shutil.rmtree(folder / "tasks")
         with pytest.warns(UserWarning, match="was damaged"):
-            found = run(folder, workers, asked).state.of("initial")
+            walkers = run(folder, workers, asked).state.of("walker")
+        found = [candidate for candidate in walkers if candidate.walker is None]
         victim = folder / str(found[0].file)
     before = read_label(victim)[0]
     known = len(read_campaign(folder).state.usable)
