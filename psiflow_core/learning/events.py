@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from psiflow_core.errors import CampaignError, PsiflowError
 from psiflow_core.journal import Event
 from psiflow_core.learning.campaign import (
+    DAMAGED,
     LEARNED,
     UNNEEDED,
     Candidate,
@@ -279,7 +280,7 @@ def _damaged(state: State, data: Plain, settings: Settings) -> None:
     """What a disk has damaged is taken back, and so are the tasks that need it."""
     for number in data["labels"]:
         candidate = state.candidates[number]
-        candidate.status, candidate.file, candidate.discarded, candidate.reason = "queued", None, False, "damaged"
+        candidate.status, candidate.file, candidate.discarded, candidate.reason = "queued", None, False, DAMAGED
     for generation, member in data["models"]:
         state.generations[generation].members.pop(member, None)
     for number in data["walkers"]:

@@ -1,4 +1,4 @@
-"""Every file that a campaign leaves, damaged in every way: it is named in one line, and only what is lost is made again.
+"""Every file that a campaign leaves, damaged in every way: it is named in one line, and made again alone.
 
 The matrix is made from what a campaign really leaves: a file of a kind that is not known here fails a test.
 """
@@ -9,26 +9,26 @@ import contextlib
 import os
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 from psiflow_toys import campaigns
 
 import psiflow_core as psiflow
 from psiflow_core.cli import main
 from psiflow_core.components import LabelTask
-from psiflow_core.errors import CampaignError, PsiflowError
+from psiflow_core.errors import PsiflowError
 from psiflow_core.learning.online import Result
 from psiflow_core.learning.records import Recorded, read_campaign
 from psiflow_core.models import TrainedPotential
 from psiflow_core.plugins import build
-from psiflow_core.structures import label_of, with_label
-from psiflow_core.tasks import read_label, structure_file
+from psiflow_core.report import figures
+from psiflow_core.structures import with_label
+from psiflow_core.tasks import structure_file
 
 NOBODY = 65534
 """The user that reads what root may read and others may not."""
@@ -36,6 +36,8 @@ NOBODY = 65534
 
 def flipped(content: bytes) -> bytes:
     """Another digit in the middle, or another bit where there is none."""
+    if not content:
+        return b"1"
     middle = len(content) // 2
     found = re.search(rb"[0-8]", content[middle:])
     at = middle + (found.start() if found else 0)
@@ -96,6 +98,18 @@ def unprivileged() -> Iterator[None]:
         yield
     finally:
         os.seteuid(0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_pictures() -> Iterator[None]:
+    """To draw the figures of so many reports would take most of the time, and they are files of nobody."""
+
+    def undrawn(draw: Callable[[Figure], None], title: str, size: tuple[float, float]) -> str:
+        return "<svg/>"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "_svg", undrawn)
+        yield
 
 
 @pytest.fixture
@@ -200,7 +214,7 @@ def told(work: Callable[[], object]) -> list[str]:
             work()
             said = []
         except PsiflowError as error:
-            said = [f"{type(error).__name__}: {error}"]
+            said = [f"error: {error}"]
     said += [str(one.message) for one in caught if issubclass(one.category, UserWarning)]
     assert not [line for line in said if "\n" in line]
     return said
@@ -240,9 +254,9 @@ def test_a_damaged_file_is_named_and_what_it_was_comes_back_alone(
         said = again(folder)
         assert [line for line in said if victim.name in line], said
         if (kind, damage) in LOCKED:
-            assert [line for line in said if line.startswith("CampaignError")] == said
+            assert [line for line in said if line.startswith("error: ")] == said
             return
-        assert not [line for line in said if "Error" in line or "Corrupt" in line], said
+        assert not [line for line in said if line.startswith("error: ")], said
         assert again(folder) == [], "mended once is mended for good"
         assert labels_in(folder).items() >= before.items()
         is_whole(folder)
@@ -253,7 +267,7 @@ def is_whole(folder: Path) -> None:
     state = read_campaign(folder).state
     assert state.finished == "labels"
     assert TrainedPotential.load(folder / "potential").members
-    assert (folder / "report.html").read_text().endswith("</html>\n")
+    assert (folder / "report.html").read_text().endswith("</html>")
     labelled = {c.structure for c in state.candidates if c.status == "labelled"}
     assert len(labelled) == len(labels_in(folder)), "each was paid for once"
 
@@ -305,7 +319,7 @@ def test_what_was_given_comes_back_from_the_request(
     folder = copied(left_with_gifts, place)
     victim = GIVEN[kind](read_campaign(folder))
     content, before = victim.read_bytes(), labels_in(folder)
-    gifts = {"data": given_data(), "model": TrainedPotential.load(left / "potential")}
+    gifts = {"data": given_data(), "model": Path(shutil.copytree(left / "potential", place / "model"))}
     with unprivileged():
         DAMAGES[damage](victim)
         said = again(folder, **gifts)
