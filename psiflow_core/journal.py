@@ -23,7 +23,7 @@ from typing import Any
 import psutil
 
 from psiflow_core.errors import CampaignError, FileCorrupt
-from psiflow_core.files import make_durable, read_sealed, sealed, write_atomically
+from psiflow_core.files import make_durable, put_aside, read_sealed, sealed, write_atomically
 from psiflow_core.structures import Plain
 
 NETWORK = (
@@ -31,6 +31,9 @@ NETWORK = (
     *("gluster", "panfs", "pvfs2", "orangefs", "weka", "afs", "9p", "sshfs"),
 )
 """How the types of file systems begin that several hosts can share."""
+
+LOGS = ("-wal", "-shm", "-journal")
+"""How the names of the files end that SQLite keeps beside a journal."""
 
 FORMAT = 1
 """The version of the table and of the kinds of events. A journal of a later one is left alone."""
@@ -86,6 +89,9 @@ class Journal:
             if not write:
                 self._connection = _reader(path)
                 return
+            for log in (path.with_name(path.name + ending) for ending in LOGS):
+                if log.is_dir():  # SQLite opens nothing then
+                    put_aside(log)
             self._connection = _writer(path)
             intact, whole = _intact(self._connection)
             self.lost = max(0, self._told_by_tip(bool(intact)) - len(intact))
@@ -98,7 +104,8 @@ class Journal:
             self._number, self._seal = len(intact), intact[-1][-1] if intact else ""
             self._tip.begin(self._number, self._seal)
         except sqlite3.Error as error:
-            raise CampaignError(f"cannot open the journal {path}: {error}") from error
+            beside = f"{path.name}, or {path.name}-wal beside it, may be barred to this user"
+            raise CampaignError(f"cannot open the journal {path}: {error}; {beside}") from error
         except OSError as error:
             raise CampaignError(f"cannot write beside the journal {path}: {error.strerror}") from error
 
@@ -319,7 +326,7 @@ def _put_aside(path: Path) -> Path:
     """Give a damaged journal another name, its logs with it."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
     target = path.with_name(f"{path.stem}.damaged-{stamp}{path.suffix}")
-    for ending in ("", "-wal", "-shm", "-journal"):
+    for ending in ("", *LOGS):
         part = path.with_name(path.name + ending)
         if part.exists():
             part.rename(target.with_name(target.name + ending))

@@ -9,6 +9,9 @@ import contextlib
 import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,14 +24,15 @@ from psiflow_toys import campaigns
 import psiflow_core as psiflow
 from psiflow_core.cli import main
 from psiflow_core.components import LabelTask
-from psiflow_core.errors import PsiflowError
+from psiflow_core.errors import ModelCorrupt, PsiflowError
+from psiflow_core.journal import Journal
 from psiflow_core.learning.online import Result
 from psiflow_core.learning.records import Recorded, read_campaign
 from psiflow_core.models import TrainedPotential
 from psiflow_core.plugins import build
 from psiflow_core.report import figures
-from psiflow_core.structures import with_label
-from psiflow_core.tasks import structure_file
+from psiflow_core.structures import digest, with_label
+from psiflow_core.tasks import read_label, structure_file
 
 NOBODY = 65534
 """The user that reads what root may read and others may not."""
@@ -339,3 +343,157 @@ def test_the_lock_of_no_driver_may_hold_anything(left: Path, place: Path) -> Non
             said = [*looked_at(folder, "status"), *again(folder)]
             assert all(str(lock) in line for line in said)
         shutil.rmtree(folder)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from psiflow_core import journal
+sys.path.insert(0, sys.argv[1])
+import test_damage
+
+append, left = journal.Journal.append, int(sys.argv[3])
+
+def last_but(*given):
+    global left
+    event = append(*given)
+    left -= 1
+    if not left:
+        given[0]._connection.execute("COMMIT")
+        given[0]._point()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return event
+
+journal.Journal.append = last_but
+journal.Journal.settle = lambda *given, **named: None  # a disk that is not waited for: every event is in the log
+test_damage.started(Path(sys.argv[2]))
+"""
+
+
+@pytest.fixture(scope="module")
+def killed(left: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a driver leaves that was killed when it had nearly all of its labels. To be copied."""
+    folder = tmp_path_factory.mktemp("killed") / "c"
+    events = [event.kind for event in read_campaign(left).events]
+    last = len(events) - events[::-1].index("labelled") - 1
+    command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(folder), str(last)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    return folder
+
+
+@pytest.mark.parametrize("forgets_results", [False, True])
+@pytest.mark.parametrize("damage", [name for name in DAMAGES if name != "barred"])
+def test_the_log_of_a_killed_driver_is_damaged_and_no_label_is_paid_for_again(
+    damage: str, forgets_results: bool, killed: Path, left: Path, place: Path
+) -> None:
+    """What workers finished is in the store also where the results of their tasks are lost, and other walkers walk."""
+    folder = copied(killed, place)
+    log = folder / "journal.sqlite-wal"
+    assert log.stat().st_size > (folder / "journal.sqlite").stat().st_size
+    before = labels_in(folder)
+    paid = {digest(read_label(file)[0]) for file in before}
+    if forgets_results:
+        shutil.rmtree(folder / "tasks")
+    DAMAGES[damage](log)
+    looked_at(folder, "status", "failures", "report")
+    said = again(folder)
+    assert [line for line in said if "journal.sqlite-wal" in line], said
+    assert not [line for line in said if line.startswith("error: ")]
+    assert labels_in(folder).items() >= before.items()
+    state = read_campaign(folder).state
+    assert paid <= {candidate.structure for candidate in state.candidates if candidate.status == "labelled"}
+    is_whole(folder)
+    assert len(labels_in(folder)) == len(labels_in(left))
+
+
+def test_events_that_the_log_has_lost_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Journal, "settle", lambda *given, **named: None)
+    journal = Journal(tmp_path / "journal.sqlite", write=True)
+    for number in range(20):
+        journal.append("counted", {"number": number})
+    killed = Path(shutil.copytree(tmp_path, tmp_path.with_name("killed"))) / "journal.sqlite"
+    journal.close()
+    log = killed.with_name("journal.sqlite-wal")
+    os.truncate(log, log.stat().st_size // 2)
+    found = Journal(killed, write=True)
+    assert found.damaged is not None
+    assert len(list(found.events())) + found.lost == 20
+    assert found.lost > 5
+    found.append("counted", {})
+    found.close()
+    assert Journal(killed, write=True).lost == 0
+
+
+def test_a_candidate_whose_structure_is_lost_before_its_label_is_dropped_and_told(killed: Path, place: Path) -> None:
+    state = read_campaign(killed).state
+    waiting = [one for one in state.candidates if one.status in ("queued", "labelling") and one.origin == "walker"]
+    assert waiting
+    for damage in DAMAGES:
+        folder = copied(killed, place)
+        with unprivileged():
+            victim = structure_file(folder / "structures", waiting[0].structure)
+            DAMAGES[damage](victim)
+            said = again(folder)
+            assert [line for line in said if victim.name in line] == said, said
+            is_whole(folder)
+        shutil.rmtree(folder)
+
+
+def test_a_label_in_a_shared_store_that_this_user_may_not_read_is_named_and_kept_apart(left: Path, place: Path) -> None:
+    store = Path(shutil.copytree(left / "labels", place / "shared"))
+    if os.geteuid() == 0:
+        for path in (store, *store.rglob("*")):
+            os.chown(path, NOBODY, NOBODY)
+    victim = store / labelled_by(read_campaign(left), "bootstrap").relative_to(left / "labels")
+    content = victim.read_bytes()
+    victim.chmod(0)
+    with unprivileged():
+        said = again(place / "c", labels=store)
+        assert [line for line in said if str(victim) in line] == said
+        assert [file.name for file in labels_in(place / "c")] == [victim.name]
+        victim.chmod(0o644)
+        assert victim.read_bytes() == content, "it is not this user's to replace"
+
+
+def test_a_shared_store_that_takes_no_label_costs_none(left: Path, place: Path) -> None:
+    store = Path(shutil.copytree(left / "labels", place / "shared"))
+    victim = store / labelled_by(read_campaign(left), "bootstrap").relative_to(left / "labels")
+    victim.unlink()
+    for path in (store, *store.rglob("*")):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        with unprivileged():
+            assert again(place / "c", labels=store) == []
+            assert [file.name for file in labels_in(place / "c")] == [victim.name]
+            assert again(place / "c", labels=store) == []
+    finally:
+        for path in (store, *store.rglob("*")):
+            path.chmod(0o777)
+
+
+def test_a_report_of_a_folder_that_cannot_be_written_is_refused_in_one_line(
+    left: Path, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = copied(left, place)
+    folder.chmod(0o555)
+    with unprivileged():
+        looked_at(folder, "report")
+    folder.chmod(0o777)
+    said = capsys.readouterr().err
+    assert f"cannot write into {folder}: Permission denied" in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_potential_to_begin_with_that_cannot_be_believed_is_refused_in_one_line(
+    damage: str, left: Path, place: Path
+) -> None:
+    model = Path(shutil.copytree(left / "potential", place / "model"))
+    for path in (model, *model.iterdir()):
+        path.chmod(0o777)
+    if os.geteuid() == 0:
+        os.chown(model / "potential.json", NOBODY, NOBODY)
+    DAMAGES[damage](model / "potential.json")
+    with unprivileged(), pytest.raises(ModelCorrupt, match=r"potential\.json") as refused:
+        started(place / "c", model=model)
+    assert "\n" not in str(refused.value)
