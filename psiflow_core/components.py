@@ -187,7 +187,11 @@ class Prediction:
 
 
 class Predictor(ABC):
-    """A loaded model. Batched first: everything else is made from `predict`."""
+    """A loaded model. Batched first: everything else is made from `predict`.
+
+    It is read only: copies of structures that carry its calculator share it. It has to be picklable, so that the
+    calculator reaches other processes.
+    """
 
     cutoff: float = 0.0
     """The largest distance at which the model sees a neighbour. [Å]"""
@@ -209,6 +213,9 @@ class Predictor(ABC):
         from psiflow_core.predictors import PredictorCalculator
 
         return PredictorCalculator(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Predictor:
+        return self
 
 
 class Potential(Component):

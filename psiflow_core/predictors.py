@@ -70,7 +70,7 @@ class PredictorCalculator(Calculator):
     def __init__(self, predictor: Predictor, ask: Callable[[Atoms], Prediction] | None = None) -> None:
         super().__init__()
         self.predictor = predictor
-        self._ask = ask or (lambda atoms: predictor.predict([atoms])[0])
+        self._ask = ask or self._predict
 
     def calculate(self, atoms: Atoms | None = None, properties: Any = None, system_changes: Any = all_changes) -> None:
         if atoms is not None:
@@ -85,6 +85,9 @@ class PredictorCalculator(Calculator):
             self.results["stress"] = prediction.stress
         if prediction.deviation is not None:
             self.results["deviation"] = prediction.deviation
+
+    def _predict(self, atoms: Atoms) -> Prediction:
+        return self.predictor.predict([atoms])[0]
 
 
 def force_spread(forces: Array) -> Array:

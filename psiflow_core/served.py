@@ -64,6 +64,7 @@ class Served(Predictor):
     """
 
     def __init__(self, spec: Spec, model: Path, digest: str, device: str) -> None:
+        self._made_of = spec, model, digest, device
         self._server = _server(launch_of(spec))
         told = {"potential": spec.to_plain(), "path": str(model.absolute()), "digest": digest}
         self._known = {"model": told, "device": device}
@@ -77,6 +78,9 @@ class Served(Predictor):
     def features(self, structures: Sequence[Atoms]) -> list[Array]:
         told = self._ask("features", structures=[to_plain(one) for one in structures])
         return [np.asarray(one, float) for one in told]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Served, self._made_of
 
     def export(self, folder: Path, stem: str) -> Path:
         """Write the model in its architecture's own format; returns the file."""

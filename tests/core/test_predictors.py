@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Sequence
 
 import numpy as np
@@ -136,3 +138,25 @@ def test_the_cutoff_is_the_largest_of_the_parts() -> None:
     members = [lennard_jones(3.0), lennard_jones(3.0)]
     members[0].cutoff, members[1].cutoff = 4.0, 6.0
     assert Committee(members).cutoff == Sum(members).cutoff == 6.0
+
+
+def test_copies_of_a_structure_share_the_model_and_keep_results_of_their_own() -> None:
+    committee = Committee(MEMBERS)
+    atoms = argon(1)
+    atoms.calc = committee.calculator()
+    before = atoms.get_potential_energy()
+    images = [copy.deepcopy(atoms) for _ in range(2)]  # as NEB images are made
+    images[1].positions[0, 0] += 0.3
+    assert {id(image.calc.predictor) for image in images} == {id(committee)}
+    assert images[0].get_potential_energy() == before != images[1].get_potential_energy()
+    assert atoms.get_potential_energy() == before
+
+
+@pytest.mark.parametrize(
+    "predictor", [MEMBERS[0], Committee(MEMBERS), Sum(MEMBERS, [1.0, 0.5, -0.2])], ids=lambda one: type(one).__name__
+)
+def test_a_calculator_reaches_other_processes(predictor: Predictor) -> None:
+    atoms = argon(1)
+    atoms.calc = predictor.calculator()
+    there = pickle.loads(pickle.dumps(atoms))
+    np.testing.assert_array_equal(there.get_forces(), atoms.get_forces())

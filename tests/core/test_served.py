@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -145,3 +147,10 @@ def test_options_are_parsed_where_the_plugin_is() -> None:
     wrong = Spec("potential", "toy", {"basis": -1})
     with pytest.raises(OptionError, match="potential 'toy': basis=-1"):
         ask_once(HERE, {"do": "parse", "spec": wrong.to_plain()})
+
+
+def test_the_calculator_of_a_served_model_reaches_other_processes(member: Member, elsewhere: None) -> None:
+    atoms = molecule("H2O")
+    atoms.calc = there(member).calculator()
+    again = pickle.loads(pickle.dumps(atoms))
+    np.testing.assert_array_equal(again.get_forces(), copy.deepcopy(atoms).get_forces())

@@ -9,12 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
 
 from psiflow_core.components import Predictor, TrainingResult
 from psiflow_core.errors import ModelCorrupt, OptionError, TrainingFailed
+from psiflow_core.structures import Label, label_of, with_label
 
 Make = Callable[..., Any]
 
@@ -142,9 +144,7 @@ def test_a_foundation_model_keeps_only_the_species_that_are_needed(
 ) -> None:
     """A copper model cut out of a copper-aluminium model says of copper what the whole one says."""
     dimer = Atoms("Cu2", [[0, 0, 0], [0, 0, 2.4]])
-    from psiflow_core.structures import Label, with_label
-
-    labelled = with_label(dimer, Label(0.0, np.zeros((2, 3))))
+    labelled = with_label(dimer, Label(predictor.predict([dimer])[0].energy, np.zeros((2, 3))))
     potential = small(foundation_model=str(exported), warm_learning_rate=1e-12)
     copper = potential.train(
         task(training=[labelled], validation=[], steps=1, atomic_energies={"Cu": atomic_energies["Cu"]})
@@ -210,3 +210,63 @@ def test_a_foundation_model_that_cannot_serve_is_refused_before_training(
     with pytest.raises(OptionError, match="knows Al, Cu, and not Au"):
         small(foundation_model=str(exported)).check([Atoms("Au")])
     small(foundation_model=str(exported)).check([Atoms("CuAl")])
+
+
+# Foundation models whose atomic energies are averages ------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def averaged(training: list[Atoms], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of MACE's own program that knows averages over compounds instead of free atoms."""
+    folder = tmp_path_factory.mktemp("averaged")
+    told = [atoms.copy() for atoms in training]
+    for copied, label in zip(told, map(label_of, training), strict=True):
+        copied.info["REF_energy"], copied.arrays["REF_forces"] = label.energy, label.forces
+    ase.io.write(folder / "train.xyz", told, format="extxyz")
+    words = ["--E0s=average", "--model=ScaleShiftMACE", "--ema", "--default_dtype=float64", "--plot=False"]
+    words += ["--name=emt", "--train_file=train.xyz", "--valid_fraction=0.1", "--max_num_epochs=8", "--seed=1"]
+    words += ["--r_max=4.5", "--num_channels=8", "--max_L=0", "--max_ell=1", "--batch_size=4", "--lr=0.03"]
+    words += ["--energy_key=REF_energy", "--forces_key=REF_forces", "--energy_weight=10", "--forces_weight=100"]
+    command = [sys.executable, "-W", "ignore", "-m", "mace.cli.run_train", *words]
+    subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    return folder / "emt.model"
+
+
+def test_average_atomic_energies_of_a_foundation_model_do_not_spoil_its_start(
+    small: Make, task: Make, averaged: Path, training: list[Atoms], atomic_energies: dict[str, float]
+) -> None:
+    """The file is good for the labels; with the free atoms' energies in the place of its averages it is not."""
+    from mace.calculators import MACECalculator
+
+    calculator = MACECalculator(model_paths=str(averaged), device="cpu", default_dtype="float64")
+    own = np.array([energy_per_atom(atoms, calculator) - label_of(atoms).energy / len(atoms) for atoms in training])
+    free = np.array([atomic_energies[symbol] for symbol in ("Al", "Cu")])
+    averages = calculator.models[0].atomic_energies_fn.atomic_energies.numpy().ravel()
+    assert np.abs(free - averages).min() > 4 * rms(own)
+
+    tuned = small(foundation_model=str(averaged)).train(task(steps=1))
+    start = tuned.history[0]
+    assert start["step"] == 0
+    assert start["energy_rmse"] < 1.5 * rms(own)
+
+
+def test_a_foundation_model_that_no_shift_brings_to_the_labels_is_refused_with_its_error(
+    small: Make, task: Make, exported: Path, training: list[Atoms]
+) -> None:
+    """Labels of two references, 10 eV/atom apart."""
+    mixed = []
+    for number, atoms in enumerate(training):
+        label, shift = label_of(atoms), 10.0 * len(atoms) * (number // 2 % 2)
+        mixed.append(with_label(atoms, Label(label.energy + shift, label.forces)))
+    with pytest.raises(OptionError, match=r"emt.model' starts 5\.\d+ eV/atom from the labels .*choose another file"):
+        small(foundation_model=str(exported)).train(task(training=mixed, steps=1))
+
+
+def energy_per_atom(atoms: Atoms, calculator: Any) -> float:
+    asked = atoms.copy()
+    asked.calc = calculator
+    return float(asked.get_potential_energy()) / len(asked)
+
+
+def rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(values**2)))

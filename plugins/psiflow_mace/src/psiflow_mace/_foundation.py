@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,12 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 
+from psiflow_core.components import TrainingTask
 from psiflow_core.errors import OptionError
-from psiflow_core.structures import Plain, species
+from psiflow_core.structures import Plain, label_of, species
 from psiflow_mace._engine import DTYPES, precision, quiet, torch
 from psiflow_mace._model import FOUNDATION_SHAPE, Model, build
+from psiflow_mace._predictor import MacePredictor
 
 if TYPE_CHECKING:
     from psiflow_mace.potential import Mace
@@ -24,6 +27,13 @@ if TYPE_CHECKING:
 NOISE = 0.02
 """Relative spread that a seed gives each weight, so that members of a committee do not start alike: a few steps
 of training heal the error that it makes, and the members stay apart. [fraction]"""
+
+FAR = 1.0
+"""A start whose energies are further from the labels than this has learnt other matter, or other units. [eV/atom]"""
+
+DETERMINED = 0.01
+"""Mixtures of species that vary less than this, relative to the one that varies most, do not tell the energies of
+their species apart. [fraction]"""
 
 
 def check(options: Mace, structures: Sequence[Atoms]) -> None:
@@ -36,21 +46,28 @@ def check(options: Mace, structures: Sequence[Atoms]) -> None:
     _select(_read(options), species(structures), options)
 
 
-def model(options: Mace, atomic_energies: dict[str, float], seed: int) -> Model:
+def model(options: Mace, task: TrainingTask) -> Model:
     """The foundation model as a member of a committee starts from it.
 
-    It is cut down to the species of ``atomic_energies``, which replace its own, and its weights are moved by
-    `NOISE`, which the seed decides.
+    It is cut down to the species of the reference's isolated atoms, its weights are moved by `NOISE`, which the seed
+    decides, and its atomic energies are replaced by those that suit the labels.
 
     Raises:
-        OptionError: as `check`.
+        OptionError: as `check`; or its energies are further than `FAR` from the labels.
     """
+    bare = _without_energies(options, list(task.atomic_energies), task.seed)
+    energies = _atomic_energies(bare, task, options)
+    return replace(bare, atomic_energies=energies)
+
+
+def _without_energies(options: Mace, symbols: Sequence[str], seed: int) -> Model:
+    """Architecture and weights, with atomic energies of zero."""
     from mace.tools import AtomicNumberTable
     from mace.tools.finetuning_utils import load_foundations_elements
 
     dtype = options.dtype
     foundation = _read(options).to(DTYPES[dtype])
-    numbers = _select(foundation, list(atomic_energies), options)
+    numbers = _select(foundation, symbols, options)
     plan = _architecture(foundation, numbers)
     with torch.random.fork_rng(devices=[]):
         network = build(plan, dtype)
@@ -67,7 +84,42 @@ def model(options: Mace, atomic_energies: dict[str, float], seed: int) -> Model:
     weights = {name: tensor.detach() for name, tensor in network.state_dict().items()}
     chosen = options.options()
     shape = {name: chosen[name] for name in FOUNDATION_SHAPE}
-    return Model(plan, dict(atomic_energies), dtype, shape, weights)
+    return Model(plan, dict.fromkeys(symbols, 0.0), dtype, shape, weights)
+
+
+def _atomic_energies(bare: Model, task: TrainingTask, options: Mace) -> dict[str, float]:
+    """The energies to add for each atom, so that the foundation model starts near the labels. [eV]
+
+    The file's own do not serve: they belong to another reference, and in many files they are averages over compounds,
+    so that the network has a share of each free atom's energy. Hence each species is given what makes its isolated
+    atom the reference's. The rest, by which the labels are off per atom, is fitted as a shift of each species: least
+    squares, with no shift where the labels do not determine one.
+
+    Raises:
+        OptionError: the fitted energies are further than `FAR` from the labels.
+    """
+    symbols = list(task.atomic_energies)
+    asked = [*(Atoms(symbol) for symbol in symbols), *task.training]
+    said = np.array([answer.energy for answer in MacePredictor(bare, task.resources.device).predict(asked)])
+    exact = np.array([task.atomic_energies[symbol] for symbol in symbols]) - said[: len(symbols)]
+    counts = np.array([_counts(structure, symbols) for structure in task.training])
+    atoms = counts.sum(axis=1)
+    labels = np.array([label_of(structure).energy for structure in task.training])
+    off = (labels - said[len(symbols) :] - counts @ exact) / atoms
+    shift = np.linalg.lstsq(counts / atoms[:, None], off, rcond=DETERMINED)[0]
+    left = float(np.sqrt(np.mean((off - counts @ shift / atoms) ** 2)))
+    if not left <= FAR:
+        raise OptionError(
+            f"{_named(options)} starts {left:.2f} eV/atom from the labels (allowed: {FAR:g}), although its atomic "
+            "energies were fitted to them: it has learnt other matter, or its energies are in other units than eV; "
+            "choose another file, or leave foundation_model out"
+        )
+    return dict(zip(symbols, (exact + shift).tolist(), strict=True))
+
+
+def _counts(structure: Atoms, symbols: Sequence[str]) -> list[int]:
+    """Atoms of each species."""
+    return [int(np.count_nonzero(structure.numbers == atomic_numbers[symbol])) for symbol in symbols]
 
 
 def _move(network: Any, seed: int) -> None:

@@ -51,7 +51,8 @@ class Model:
     architecture: Plain
     """Arguments of `mace.modules.ScaleShiftMACE`, classes and irreps by name; no atomic energies."""
     atomic_energies: dict[str, float]
-    """By chemical symbol, added to the network's energy in float64. [eV]"""
+    """By chemical symbol, added to the network's energy in float64: isolated atoms', or, where a foundation model was
+    the start, what brings it to the labels. [eV]"""
     dtype: str
     shape: Plain
     """The options that decided the architecture: `SHAPE`, or `FOUNDATION_SHAPE`."""

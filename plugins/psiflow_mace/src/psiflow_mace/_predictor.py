@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -22,6 +23,7 @@ class MacePredictor(Predictor):
     """A model on a device. Any mix of structures is predicted in as few batches as memory allows."""
 
     def __init__(self, model: Model, device: str) -> None:
+        self._made_of = model, device
         self._device = on(device)
         self._network = model.network().to(self._device).eval().requires_grad_(False)
         self._energies = model.energies
@@ -48,6 +50,9 @@ class MacePredictor(Predictor):
             return []
         graphs = [self._builder.graph(atoms) for atoms in structures]
         return [features for batch in minibatches(graphs, self._max_edges) for features in self._features(batch)]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MacePredictor, self._made_of
 
     def _predict(self, graphs: Sequence[Graph]) -> list[Prediction]:
         tensors = collate(graphs, len(self._energies), self._dtype, self._device)

@@ -32,7 +32,7 @@ def model(options: Mace, task: TrainingTask) -> Model:
         return _from_parent(options, task)
     _require(task, list(task.atomic_energies), "atomic_energies has", "add the energy of the isolated atom")
     if options.foundation_model is not None:
-        return _foundation.model(options, task.atomic_energies, task.seed)
+        return _foundation.model(options, task)
     return _from_scratch(options, task)
 
 

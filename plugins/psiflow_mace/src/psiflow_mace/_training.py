@@ -91,6 +91,8 @@ class Run:
 
     def go(self) -> None:
         """Take the steps that are left."""
+        if self._warm and self.step == 0:
+            self._history.append(self._at_start())
         while self.step < self._steps and not self._stopped:
             self._losses.append(self._take_step())
             self.step += 1
@@ -118,13 +120,22 @@ class Run:
 
         By the mean of the losses: a structure that the parent is wrong about is what the training is for.
         """
-        known = [*self._training, *self._validation]
-        some = known[:: max(1, len(known) // COMPARED)]
+        some = self._some()
         learned = {name: tensor.clone() for name, tensor in self._network.state_dict().items()}
         after = np.mean(self._losses_of(self._residuals(some)))
         self._network.load_state_dict(self._start.network().to(self._device).state_dict())
         if after <= np.mean(self._losses_of(self._residuals(some))):
             self._network.load_state_dict(learned)
+
+    def _at_start(self) -> dict[str, float]:
+        """Loss and errors before the first step: how well the parent or the foundation model knows the labels."""
+        found = self._residuals(self._some())
+        return {"step": 0.0, "loss": float(np.mean(self._losses_of(found))), **errors(found)}
+
+    def _some(self) -> list[Example]:
+        """Up to `COMPARED` of all structures, evenly drawn."""
+        known = [*self._training, *self._validation]
+        return known[:: max(1, len(known) // COMPARED)]
 
     def _take_step(self) -> float:
         batch = [self._training[k] for k in minibatch(self.step, self._seed, len(self._training), self._batch_size)]

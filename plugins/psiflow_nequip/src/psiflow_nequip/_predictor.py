@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -23,6 +24,7 @@ class NequipPredictor(Predictor):
     """A model on a device. Any mix of structures is predicted in as few batches as memory allows."""
 
     def __init__(self, model: Model, device: str, compiled: bool = False) -> None:
+        self._made_of = model, device, compiled
         self._device = on(device)
         self._network = model.network().to(self._device).eval().requires_grad_(False)
         self._ask = CompiledNetwork(model, self._network, self._device) if compiled else self._network
@@ -47,6 +49,9 @@ class NequipPredictor(Predictor):
             return []
         graphs = [self._builder.graph(atoms) for atoms in structures]
         return [features for batch in minibatches(graphs, self._max_edges) for features in self._features(batch)]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return NequipPredictor, self._made_of
 
     def _predict(self, graphs: Sequence[Graph]) -> list[Prediction]:
         output = self._ask(collate(graphs, self._device))
