@@ -283,7 +283,8 @@ def label_file(labels: Path, reference: Spec, structure: Atoms) -> Path:
 def label_places(task: Plain) -> list[Path]:
     """Where a task's label may be: in the store that it is asked of, then in the campaign's own if that is another."""
     spec, structure = Spec.from_plain(task["reference"]), from_plain(task["structure"])
-    return [label_file(Path(store), spec, structure) for store in dict.fromkeys((task["labels"], task["own_labels"]))]
+    stores = task["labels"], task.get("own_labels", task["labels"])
+    return [label_file(Path(store), spec, structure) for store in dict.fromkeys(stores)]
 
 
 def _keep_label(files: Sequence[Path], record: Plain) -> None:
