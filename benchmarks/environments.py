@@ -1,6 +1,6 @@
 """The same small campaign with MACE in the driver's environment and in one of its own: the ratio of their wall times.
 
-    python benchmarks/environments.py OTHER [--rounds 3] [--labels 24]
+    python benchmarks/environments.py OTHER [--rounds 3] [--labels 24] [--steps 300]
 
 OTHER is an environment without psiflow-mace, nequip's for instance: its interpreter is the driver of the second
 campaign, which finds MACE in this one. Sequential campaigns of one seed, so that both do the same tasks; the time is
@@ -29,11 +29,12 @@ def main() -> None:
     parser.add_argument("other")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--labels", type=int, default=24)
+    parser.add_argument("--steps", type=int, default=300, help="of a training from scratch")
     parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--mace", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.run:
-        run(arguments.run, arguments.labels, arguments.mace)
+        run(arguments.run, arguments)
         return
     other = Path(arguments.other)
     driver = launch_words(other) if other.exists() else known(arguments.other).launch
@@ -50,17 +51,19 @@ def main() -> None:
 def timed(launch: tuple[str, ...], more: list[str], arguments: argparse.Namespace) -> float:
     """Wall time of a campaign from its first result to its end. [s]"""
     with tempfile.TemporaryDirectory() as folder:
-        words = [*launch, __file__, arguments.other, "--labels", str(arguments.labels), "--run", folder, *more]
+        sizes = ["--labels", str(arguments.labels), "--steps", str(arguments.steps)]
+        words = [*launch, __file__, arguments.other, *sizes, "--run", folder, *more]
         subprocess.run(words, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
         events = read_campaign(Path(folder) / "campaign").events
     first = next(event.time for event in events if event.kind == "labelled")
     return next(event.time for event in events if event.kind == "finished") - first
 
 
-def run(folder: Path, labels: int, mace: str | None) -> None:
+def run(folder: Path, arguments: argparse.Namespace) -> None:
     """The campaign, in the interpreter of its driver."""
-    if mace is not None:
-        adopt("mace", mace)
+    if arguments.mace is not None:
+        adopt("mace", arguments.mace)
+    steps = arguments.steps
     learning = psiflow.OnlineLearning(
         potential=psiflow.potential("mace", num_channels=8, r_max=4.0, max_ell=2),
         sampler=psiflow.sampler("openmm", temperature=600.0),
@@ -68,9 +71,9 @@ def run(folder: Path, labels: int, mace: str | None) -> None:
         walkers=4,
         committee=2,
         schedule="sequential",
-        budget=psiflow.Budget(labels=labels),
+        budget=psiflow.Budget(labels=arguments.labels),
         bootstrap=psiflow.Bootstrap(structures=8),
-        training=psiflow.Training(steps=300, warm_steps=150, final_steps=300),
+        training=psiflow.Training(steps=steps, warm_steps=steps // 2, final_steps=steps),
         selection=psiflow.Selection(deviation=0.0),
         walking=psiflow.Walking(segment=psiflow.Segments(steps=200, check_every=50)),
     )

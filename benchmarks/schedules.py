@@ -1,10 +1,10 @@
 """Sequential against concurrent: the same small campaign, wall time to the same number of labels.
 
-    PYTHONPATH=benchmarks python benchmarks/schedules.py [--labels 60] [--rounds 2]   (workers import this file)
+    PYTHONPATH=benchmarks python benchmarks/schedules.py [--labels 60] [--steps 200] [--rounds 2] [--pause 2]
 
-A MACE committee of two learns GFN2-xTB (tblite) for acetaldehyde on two local workers. A label is made to
-cost what a small DFT calculation does by a pause of `--pause` seconds, so that the schedule, and not the
-arithmetic of a tiny reference, is measured. The schedules alternate; the ratio is taken within a round.
+Workers import this file. A MACE committee of two learns GFN2-xTB (tblite) for acetaldehyde on two local workers.
+A label is made to cost what a small DFT calculation does by a pause of `--pause` seconds, so that the schedule, and
+not the arithmetic of a tiny reference, is measured. The schedules alternate; the ratio is taken within a round.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class SlowXTB(TBLite):  # type: ignore[misc]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--labels", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=200, help="of a training from scratch")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--pause", type=float, default=2.0)
     arguments = parser.parse_args()
@@ -49,7 +50,7 @@ def main() -> None:
             taken = {}
             for schedule in ("sequential", "concurrent"):
                 folder = Path(tempfile.mkdtemp(prefix=f"psiflow-{schedule}-"))
-                campaign(schedule, arguments.labels, arguments.pause, number).run(
+                campaign(schedule, arguments, number).run(
                     HERE.parent / "examples/acetaldehyde.xyz", folder / schedule, context, progress=False
                 )
                 taken[schedule] = to_last_label(folder / schedule)
@@ -60,18 +61,18 @@ def main() -> None:
             )
 
 
-def campaign(schedule: str, labels: int, pause: float, seed: int) -> psiflow.OnlineLearning:
+def campaign(schedule: str, arguments: argparse.Namespace, seed: int) -> psiflow.OnlineLearning:
     """The campaign, but for its schedule."""
     return psiflow.OnlineLearning(
         potential=psiflow.potential("mace", r_max=4.0),
         sampler=psiflow.sampler("openmm", ensemble="nvt", temperature=600.0),
-        reference=psiflow.reference("ase", calculator="schedules:SlowXTB", parameters={"pause": pause}),
+        reference=psiflow.reference("ase", calculator="schedules:SlowXTB", parameters={"pause": arguments.pause}),
         walkers=6,
         committee=2,
         schedule=schedule,
         seed=seed,
-        budget=psiflow.Budget(labels=labels),
-        training=psiflow.Training(steps=200, warm_steps=100),
+        budget=psiflow.Budget(labels=arguments.labels),
+        training=psiflow.Training(steps=arguments.steps, warm_steps=arguments.steps // 2),
     )
 
 

@@ -51,7 +51,7 @@ def main() -> None:
 
 def bare_kernel(folder: Path) -> DataFlowKernel:
     """Parsl by itself, with the executor that `Context` uses."""
-    pool = Local(workers=2).build(Pool("bare", folder / "bare", sys.executable, os.getpid()))
+    pool = Local(workers=2).build(Pool("bare", folder / "bare", (sys.executable,), os.getpid()))
     return DataFlowKernel(
         Config(
             executors=[pool],

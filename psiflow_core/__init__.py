@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from psiflow_core.catalogue import sampler as sampler
     from psiflow_core.context import Context as Context
     from psiflow_core.environments import adopt as adopt
+    from psiflow_core.foreign_labels import read_labelled as read_labelled
     from psiflow_core.learning.online import OnlineLearning as OnlineLearning
     from psiflow_core.learning.online import Result as Result
     from psiflow_core.learning.schemes import Incremental as Incremental
@@ -88,6 +89,7 @@ _HOMES = {
     "adopt": "environments",
     "executor": "catalogue",
     "potential": "catalogue",
+    "read_labelled": "foreign_labels",
     "reference": "catalogue",
     "sample": "trajectories",
     "sampler": "catalogue",

@@ -12,7 +12,7 @@ import numpy as np
 from ase import Atoms
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from psiflow_core.errors import OptionError, did_you_mean
+from psiflow_core.errors import OptionError, PluginBroken, PsiflowError, did_you_mean
 from psiflow_core.options import documented
 from psiflow_core.structures import Array, Label, Plain, sha256
 
@@ -84,11 +84,17 @@ class Component(BaseModel, ABC):
 
         Raises:
             OptionError: an option is unknown, missing, or has a wrong value; every problem is named.
+            PluginBroken: the plugin's own checks of options fail in a way that no option explains.
         """
         try:
             return cls.model_validate(options)
         except ValidationError as error:
             raise OptionError(explain(error, f"{cls.kind} '{cls.name}'", cls.model_fields)) from None
+        except (PsiflowError, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # a validator is somebody else's code
+            cause = f"{type(error).__name__}: {error}"
+            raise PluginBroken(f"{cls.kind} '{cls.name}' fails over its options ({cause}); mend its plugin") from error
 
     def options(self) -> Plain:
         """Every option as JSON data, defaults included."""
@@ -172,7 +178,7 @@ class Prediction:
 
     def to_plain(self) -> Plain:
         return {
-            "energy": self.energy,
+            "energy": float(self.energy),
             "forces": self.forces.tolist(),
             "stress": None if self.stress is None else self.stress.tolist(),
             "deviation": None if self.deviation is None else self.deviation.tolist(),
@@ -183,7 +189,8 @@ class Prediction:
         stress, deviation = (
             None if plain[name] is None else np.asarray(plain[name], float) for name in ("stress", "deviation")
         )
-        return cls(plain["energy"], np.asarray(plain["forces"], float).reshape(-1, 3), stress, deviation)
+        forces = np.asarray(plain["forces"], float)
+        return cls(plain["energy"], forces if forces.size else forces.reshape(-1, 3), stress, deviation)
 
 
 class Predictor(ABC):
@@ -358,15 +365,22 @@ class Pool:
     isolated: bool = False
     """Whether that Python is another environment's: what the driver sets for its own must not reach it."""
 
+    def __post_init__(self) -> None:
+        if isinstance(self.python, str):
+            raise OptionError(f"python={self.python!r}: give the words of the command, ({self.python!r},)")
+
 
 class Executor(Component):
-    """A way to get workers."""
+    """A way to get workers. One that starts processes is a `psiflow_core.blocks.Blocks`."""
 
     kind: ClassVar[Kind] = "executor"
 
     @abstractmethod
     def build(self, pool: Pool) -> ParslExecutor:
-        """A new Parsl executor. Called once per pool; the objects are not reusable."""
+        """A new Parsl executor: that of `Blocks`, or threads of the driver; pools refuse any other.
+
+        Called once per pool; the objects are not reusable.
+        """
 
     @abstractmethod
     def slots(self) -> int:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import queue
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, cast, get_args
 
+from psiflow_core import answers
 from psiflow_core.catalogue import as_spec
 from psiflow_core.components import Component, Executor, Resources, Spec
 from psiflow_core.environments import Environment, choose, elsewhere
@@ -95,12 +96,16 @@ class Context:
     @property
     def capacity(self) -> Capacity:
         """Which pool serves which work, and how many tasks it runs at once."""
-        slots = {name: executor.slots() for name, executor in self._executors.items()}
+        slots = {
+            name: answers.slots(executor.slots(), answers.named(self._specs[name]))
+            for name, executor in self._executors.items()
+        }
         return Capacity(dict(self._pool_of), slots)
 
     def resources(self, work: Work) -> Resources:
         """What one task of this kind may use."""
-        return self._executors[self._pool_of[work]].resources()
+        pool = self._pool_of[work]
+        return answers.resources(self._executors[pool].resources(), answers.named(self._specs[pool]))
 
     def describe(self) -> Plain:
         """Every pool's executor and options, for the journal."""
@@ -146,7 +151,11 @@ class Context:
         future.add_done_callback(lambda done: ended.put((ticket, _outcome(key, done, task_folder))))
 
     def completed(self, timeout: float = 1.0) -> Iterator[Outcome]:
-        """The outcomes that are there, after waiting for the first one at most ``timeout`` seconds."""
+        """The outcomes that are there, after waiting for the first one at most ``timeout`` seconds.
+
+        Raises:
+            PoolFailed: the workers of a task do not start.
+        """
         deadline = time.monotonic() + timeout
         while self._running:
             try:
@@ -156,17 +165,33 @@ class Context:
                 if time.monotonic() >= deadline:
                     return
                 continue
-            if self._running.pop(ticket, None) is not None:
+            _, pool = self._running.pop(ticket, ("", None))
+            if pool is not None:
+                self._refuse_failed(pool)
                 yield outcome
             deadline = 0.0
 
+    def waiting(self) -> str:
+        """Which workers tasks wait for that have never answered, and what has come of their blocks; else empty."""
+        return self._pools.waiting()
+
     def run(
-        self, work: Work, kind: str, task: Plain, timeout: float | None = None, needs: Sequence[Spec] = ()
+        self,
+        work: Work,
+        kind: str,
+        task: Plain,
+        timeout: float | None = None,
+        needs: Sequence[Spec] = (),
+        tell: Callable[[str], None] | None = None,
     ) -> Outcome:
         """Run one task and wait for it; for checks, not for campaigns.
 
+        Args:
+            tell: is told what workers are waited for, while there are none.
+
         Raises:
             WorkerLost: no outcome within ``timeout`` seconds.
+            PoolFailed: the workers do not start.
         """
         key = f"{kind}-{time.monotonic_ns()}"
         self.submit(key, work, kind, task, needs)
@@ -175,7 +200,11 @@ class Context:
             for outcome in self.completed():
                 if outcome.key == key:
                     return outcome
-        raise WorkerLost(f"no worker of pool '{self._pool_of[work]}' answered within {timeout:.0f} s")
+            waiting = self.waiting()
+            if tell is not None and waiting:
+                tell(waiting)
+        words = f"no worker of pool '{self._pool_of[work]}' answered within {timeout:.0f} s"
+        raise WorkerLost(f"{words}: {waiting}" if (waiting := self.waiting()) else words)
 
     def close(self) -> None:
         """End every process that this context started."""
@@ -196,12 +225,18 @@ class Context:
             self._chosen[key] = choose(needs)
         return self._chosen[key]
 
+    def _refuse_failed(self, pool: Key) -> None:
+        """Raise what a pool said when it gave up: that is not the failure of one task."""
+        failed = self._pools.failed(pool)
+        if failed is not None:
+            raise failed
+
     def _orphaned(self) -> Iterator[Outcome]:
         """Tasks of a pool whose interchange has died: Parsl would wait for them for ever."""
         for pool, lost in self._pools.dead():
             for ticket in [ticket for ticket, (_, where) in self._running.items() if where == pool]:
                 key, _ = self._running.pop(ticket)
-                yield Outcome(key, None, failure(lost) | {"reason": "lost worker"})
+                yield Outcome(key, None, failure(lost, reason="lost worker"))
 
 
 def _share(
@@ -231,7 +266,7 @@ def _outcome(key: str, done: Future[Plain], folder: str | None) -> Outcome:
         plain = done.result()
         return Outcome(key, plain.get("value"), plain.get("failure"), plain["seconds"], plain["worker"])
     if type(error).__name__ not in LOST:
-        return Outcome(key, None, failure(error))
+        return Outcome(key, None, failure(error, folder))
     verdict = read_verdict(Path(folder)) if folder else None
-    reason, message = verdict or ("lost worker", str(error))
-    return Outcome(key, None, failure(error) | {"reason": reason, "message": message})
+    reason, message = verdict or ("lost worker", "")
+    return Outcome(key, None, failure(error, folder, reason=reason, message=message))

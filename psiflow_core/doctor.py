@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import importlib.util
-import os
 import platform
 import shutil
 import sqlite3
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -21,12 +21,12 @@ from rich.text import Text
 
 from psiflow_core import guard
 from psiflow_core.bias import plumed_kernel
-from psiflow_core.builtin.executors import machine_cores
+from psiflow_core.blocks import machine_cores
 from psiflow_core.catalogue import executor, find
 from psiflow_core.components import Kind, Spec
 from psiflow_core.context import Context, Work
 from psiflow_core.environments import known, names
-from psiflow_core.errors import CampaignError, EngineMissing, EnvironmentUnfit, OptionError, PsiflowError
+from psiflow_core.errors import CampaignError, EngineMissing, EnvironmentUnfit, OptionError, PoolFailed, PsiflowError
 from psiflow_core.journal import Journal
 from psiflow_core.offers import faults
 from psiflow_core.plugins import Registered, registry
@@ -153,21 +153,16 @@ def machine() -> Iterator[Finding]:
 
 def stale_processes() -> Iterator[Finding]:
     """Whether processes of campaigns whose driver has died are still there; they should have ended themselves."""
-    stale = orphans()
+    stale = guard.orphans()
     if stale:
         time.sleep(8 * guard.PERIOD)  # they may be about to end: a guard gives its command two seconds
         stale = [process for process in stale if process.is_running()]
     pids = " ".join(str(process.pid) for process in stale)
     if stale:
-        yield Finding("bad", "processes", f"the driver of {len(stale)} has died", f"end them: kill -9 {pids}")
+        called = ", ".join(f"{count} × {name}" for name, count in Counter(map(_name, stale)).items())
+        yield Finding("bad", "processes", f"the driver of {len(stale)} has died: {called}", f"end them: kill -9 {pids}")
     else:
         yield Finding("good", "processes", "none is left of a campaign that has died")
-
-
-def orphans() -> list[psutil.Process]:
-    """Guards whose driver has died, and what they guard, on this machine."""
-    guards = [process for process in psutil.process_iter() if _is_orphan(process)]
-    return [member for process in guards for member in guard.family(process.pid)]
 
 
 def workers(wanted: Mapping[Kind, str]) -> Iterator[Finding]:
@@ -178,6 +173,8 @@ def workers(wanted: Mapping[Kind, str]) -> Iterator[Finding]:
         try:
             with Context(executor("local", workers=1), folder=scratch) as context:
                 yield from _asked(context, chosen)
+        except PoolFailed as error:
+            yield Finding("bad", "workers", f"do not start: {error}", "mend what they say")
         except Exception as error:  # Parsl's import and start can fail in any way
             fix = "reinstall Parsl in this environment: pip install --force-reinstall parsl"
             yield Finding("bad", "workers", f"do not start: {type(error).__name__}: {error}", fix)
@@ -216,7 +213,8 @@ def _asked(context: Context, chosen: list[Registered]) -> Iterator[Finding]:
     try:
         context.run("label", "idle", {}, PATIENCE)
     except PsiflowError as error:
-        fix = "look for a firewall on 127.0.0.1, and whether processes may be started here"
+        firewall = "look for a firewall on 127.0.0.1, and whether processes may be started here"
+        fix = "mend what they say" if isinstance(error, PoolFailed) else firewall
         yield Finding("bad", "workers", f"do not answer: {error}", fix)
         for registered in chosen:
             yield Finding("open", _called(registered), "not checked, for want of a worker")
@@ -328,12 +326,8 @@ def _journal(scratch: Path) -> Finding:
     return Finding("good", "journal", f"SQLite {sqlite3.sqlite_version} works there, and is read while it is written")
 
 
-def _is_orphan(process: psutil.Process) -> bool:
+def _name(process: psutil.Process) -> str:
     try:
-        words = process.cmdline()
-        if "psiflow_core.guard" not in words or process.uids().real != os.getuid():
-            return False
-        driver, born = (words[words.index(flag) + 1] for flag in ("--driver", "--born"))
-    except (psutil.Error, ValueError, IndexError):
-        return False
-    return not guard.lives(int(driver), float(born))
+        return str(process.name())
+    except psutil.Error:
+        return "ended"

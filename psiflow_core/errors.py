@@ -85,8 +85,23 @@ class LabelCorrupt(FileCorrupt):
     """A label's file is missing, or is not what a reference wrote."""
 
 
+class WrongAnswer(PsiflowError):
+    """A plugin returned, or did, what its contract does not allow; the message names the plugin.
+
+    It would only repeat: a campaign ends with it, and goes on once the plugin is mended.
+    """
+
+
+class MembersAlike(WrongAnswer):
+    """The members of a committee say the same of every structure, so that their spread tells nothing."""
+
+
 class WorkerLost(PsiflowError):
     """The process that ran a task died before the task ended."""
+
+
+class PoolFailed(PsiflowError):
+    """The workers of a pool do not start; the message holds what their processes said."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -6,23 +6,28 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
+from psiflow_core import guard
+from psiflow_core.claims import Owner, claimed, holder
 from psiflow_core.environments import RECORD, Environment, keep, known, launch_words, names, read, root, valid
 from psiflow_core.errors import EnvironmentUnfit, OptionError
-from psiflow_core.offers import ask_here, variables
+from psiflow_core.leases import end
+from psiflow_core.offers import ask_here
 from psiflow_core.packages import joined, origin
 
 Installer = Literal["uv", "pip"]
 
 VENV = "venv"
+CLAIM = "at-work.json"
+"""Says who makes or changes an environment, in its folder."""
+
 LOG = "install.log"
 """What the installer said, in the environment's folder."""
 
@@ -49,20 +54,39 @@ def create(
         EnvironmentUnfit: it cannot be made, or does not answer; with the end of what the installer said.
     """
     folder, tool = root() / valid(name), chosen(installer)
-    _claim(folder)
+    _make(folder)
     python = folder / VENV / "bin" / "python"
     try:
-        step(f"making {folder / VENV}")
-        _run(name, _venv_words(tool, folder / VENV), folder / LOG)
-        step(f"{tool} is installing {shlex.join(wanted) or 'psiflow-core'}")
-        _run(name, _install_words(tool, python, wanted), folder / LOG)
-        step("asking it what it offers")
-        made = Environment(name, (str(python),), ask_here((str(python),), engines=True), tuple(wanted), own=True)
-        keep(made)
+        with _at_work(name):
+            return _made(name, tool, python, wanted, step)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def _made(name: str, tool: Installer, python: Path, wanted: Sequence[str], step: Step) -> Environment:
+    venv, log = python.parents[1], python.parents[2] / LOG
+    step(f"making {venv}")
+    _run(name, _venv_words(tool, venv), log)
+    step(f"{tool} is installing {shlex.join(wanted) or 'psiflow-core'}")
+    _run(name, _install_words(tool, python, wanted), log)
+    step("asking it what it offers")
+    made = Environment(name, (str(python),), ask_here((str(python),), engines=True), tuple(wanted), own=True)
+    keep(made)
     return made
+
+
+@contextmanager
+def _at_work(name: str) -> Iterator[None]:
+    """Keep others from an environment while it is made or changed; raises `OptionError` where another is at it."""
+    with claimed(root() / name / CLAIM) as other:
+        if other is not None:
+            raise OptionError(_busy(name, other))
+        yield
+
+
+def _busy(name: str, owner: Owner) -> str:
+    return f"{owner} is at work on environment '{name}': wait for it, or end it"
 
 
 def adopt(name: str, where: Sequence[str], step: Step = lambda _: None) -> Environment:
@@ -75,7 +99,7 @@ def adopt(name: str, where: Sequence[str], step: Step = lambda _: None) -> Envir
     step("asking it what it offers")
     folder = root() / valid(name)
     if folder.exists() and not (name in names() and not read(name).own):
-        _claim(folder)
+        _make(folder)
     launch = launch_words(where)
     adopted = Environment(name, launch, ask_here(launch, engines=True))
     keep(adopted)
@@ -98,6 +122,11 @@ def update(environment: Environment, wanted: Sequence[str] = (), step: Step = la
             f"environment '{environment.name}' was adopted, and psiflow installs nothing there. Do it yourself, and "
             f"have it recorded again: {there}; psiflow env update {environment.name}"
         )
+    with _at_work(environment.name):
+        return _updated(environment, packages, step)
+
+
+def _updated(environment: Environment, packages: tuple[str, ...], step: Step) -> Environment:
     if environment.own:
         python = Path(environment.launch[0])
         if not python.exists():
@@ -118,11 +147,16 @@ def remove(name: str) -> None:
     """Delete an environment of psiflow's own, whole or not; of an adopted one the record.
 
     Raises:
-        OptionError: there is none, or its folder holds what psiflow has not put there.
+        OptionError: there is none, another process is at work on it, or its folder holds what psiflow has not put
+            there.
     """
     folder = root() / valid(name)
     if not folder.is_dir():
         known(name)  # raises, with the names that there are
+    owner = holder(folder / CLAIM)
+    if owner is not None:
+        raise OptionError(_busy(name, owner))
+    (folder / CLAIM).unlink(missing_ok=True)
     made = (folder / LOG).exists()
     (folder / RECORD).unlink(missing_ok=True)  # first: what is left of it, if this is cut short, is no environment
     try:
@@ -149,7 +183,7 @@ def _uv() -> str:
     return shutil.which("uv", path=places) or ""
 
 
-def _claim(folder: Path) -> None:
+def _make(folder: Path) -> None:
     """Make the folder of an environment, which nobody else may have."""
     name = folder.name
     if name in names():
@@ -160,9 +194,11 @@ def _claim(folder: Path) -> None:
     try:
         folder.mkdir(parents=True)
     except FileExistsError as error:
+        owner = holder(folder / CLAIM)
+        if owner is not None:
+            raise OptionError(_busy(name, owner)) from error
         raise OptionError(
-            f"environment '{name}' is being made, or its making was cut short; in that case clear it away: "
-            f"psiflow env remove {name}"
+            f"the making of environment '{name}' was cut short; clear it away: psiflow env remove {name}"
         ) from error
     except OSError as error:
         raise OptionError(
@@ -194,7 +230,7 @@ def _run(name: str, command: Sequence[str], log: Path, remains: str = "") -> Non
     with log.open("a") as stream:
         stream.write(f"$ {shlex.join(command)}\n")
         stream.flush()
-        code = _ended(command, stream.fileno())
+        code = _ended(command, log.parent, stream.fileno())
     if code:
         said = log.read_bytes()[start:].decode(errors="replace")
         tail = "\n".join(f"  {line}" for line in said.rstrip().splitlines()[-TAIL:])
@@ -203,21 +239,20 @@ def _run(name: str, command: Sequence[str], log: Path, remains: str = "") -> Non
         )
 
 
-def _ended(command: Sequence[str], output: int) -> int:
-    """The exit code of a command; if this process is stopped, the command with all its children is stopped before."""
-    given = variables()
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=given, start_new_session=True
-    )
+def _ended(command: Sequence[str], folder: Path, output: int) -> int:
+    """The exit code of a command; it never outlives this process, and when this is cut short, it has ended before."""
+    guarded = [*guard.command(os.getpid(), folder, isolated=True), *command]
+    process = subprocess.Popen(guarded, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
     try:
         return process.wait()
     except BaseException:
-        os.killpg(process.pid, signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(5)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        family = guard.family(process.pid)
+        process.terminate()  # the guard ends what it guards
+        try:
+            process.wait(10)
+        finally:
+            end(family)
+            process.wait()
         raise
 
 

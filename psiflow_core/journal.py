@@ -14,7 +14,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -65,18 +65,26 @@ class Journal:
     way is whole, and the tasks of that moment are found again or run again. The mode is `journal_mode`'s; either
     one's journal is read and continued in the other.
 
+    Nobody else may write while this one does: before each event it is made sure that the last one in the file is
+    the last one that was written here, and that the folder is still its driver's. Time goes by the machine's own
+    clock: one that is set back or forth changes no span between the events of a session.
+
     Args:
         write: open it to append. A damaged journal is put aside, and its intact beginning taken over.
+        owned: raises where the folder is another driver's by now.
 
     Raises:
         CampaignError: the file cannot be opened, a newer psiflow wrote it, or, for reading, it is not a journal or
             is damaged.
     """
 
-    def __init__(self, path: Path, write: bool = False) -> None:
+    def __init__(self, path: Path, write: bool = False, owned: Callable[[], None] = lambda: None) -> None:
         self._path = path
         self._number, self._seal = 0, ""
         self._tip = _Tip(path)
+        self._owned = owned
+        self._file: int | None = None
+        self._offset = time.time() - time.monotonic()
         self._unsettled: set[Path] = set()
         self._settled_until = 0.0
         self.damaged: Path | None = None
@@ -103,6 +111,9 @@ class Journal:
                     self._connection.executemany(INSERT, intact)
             self._number, self._seal = len(intact), intact[-1][-1] if intact else ""
             self._tip.begin(self._number, self._seal)
+            self._file = path.stat().st_ino
+            if intact:  # the clock may have been set back since the last session
+                self._offset = max(self._offset, intact[-1][1] - time.monotonic())
         except sqlite3.Error as error:
             beside = f"{path.name}, or {path.name}-wal beside it, may be barred to this user"
             raise CampaignError(f"cannot open the journal {path}: {error}; {beside}") from error
@@ -121,12 +132,16 @@ class Journal:
         """Write one event.
 
         Raises:
-            CampaignError: it cannot be written, because the disk is full, for instance.
+            CampaignError: it cannot be written, because the disk is full, for instance, or because the campaign is
+                another driver's by now.
         """
-        now, text = time.time(), json.dumps(data)
+        self._require_file()
+        now, text = time.monotonic() + self._offset, json.dumps(data)
         seal = _sealed(self._seal, now, kind, text)
         with self._writing():
-            cursor = self._connection.execute(INSERT, (None, now, kind, text, seal))
+            cursor = self._connection.execute(INSERT_NEXT, (now, kind, text, seal, self._seal))
+        if not cursor.rowcount:
+            raise self._lost("another driver has written into its journal")
         self._number, self._seal = int(cursor.lastrowid or 0), seal
         self._unsettled.add(self._path)
         if not self._connection.in_transaction:
@@ -152,6 +167,19 @@ class Journal:
         with self._writing():
             self._tip.point(self._number, self._seal)
 
+    @property
+    def clock(self) -> Plain:
+        """By which other processes of this machine know what time it is in the journal, as `since` needs it."""
+        return {"boot": _boot(), "offset": self._offset}
+
+    def confirm(self) -> None:
+        """Make sure that nobody else has written since the last event; raises `CampaignError` as `append`."""
+        self._require_file()
+        with self._writing():
+            last = self._connection.execute(LAST_SEAL).fetchone()
+        if (last[0] if last else "") != self._seal:
+            raise self._lost("another driver has written into its journal")
+
     def relies_on(self, file: Path) -> None:
         """Have a file that events speak of survive a loss of power whenever they do."""
         self._unsettled.add(file)
@@ -161,11 +189,11 @@ class Journal:
         start = time.monotonic()
         if not self._unsettled or (start < self._settled_until and not now):
             return
-        for file in self._unsettled - {self._path}:
-            make_durable(file)
-        log = self._path.with_name(self._path.name + "-wal")
-        make_durable(log if log.exists() else self._path)  # without a WAL, SQLite has waited by itself
         with self._writing():
+            for file in self._unsettled - {self._path}:
+                make_durable(file)
+            log = self._path.with_name(self._path.name + "-wal")
+            make_durable(log if log.exists() else self._path)  # without a WAL, SQLite has waited by itself
             self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")  # few events are in the log alone
         self._unsettled.clear()
         end = time.monotonic()
@@ -200,10 +228,29 @@ class Journal:
             ) from error
 
     def close(self) -> None:
-        if self._unsettled:
-            self.settle(now=True)
-        self._connection.close()
-        self._tip.close()
+        try:
+            if self._unsettled:
+                self.settle(now=True)
+        finally:
+            self._connection.close()
+            self._tip.close()
+
+    def _require_file(self) -> None:
+        """Make sure that the folder is still this driver's, and the file still that which was opened."""
+        try:
+            self._owned()
+            there = self._path.stat().st_ino
+        except CampaignError:
+            self._unsettled.clear()
+            raise
+        except OSError:
+            raise self._lost("its journal is gone") from None
+        if self._file not in (None, there):
+            raise self._lost("its journal is another file by now")
+
+    def _lost(self, why: str) -> CampaignError:
+        self._unsettled.clear()  # what was written is not this driver's to see to any longer
+        return lost(self._path.parent, why)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -217,6 +264,11 @@ class Journal:
 
 
 INSERT = "INSERT INTO events (number, time, kind, data, seal) VALUES (?, ?, ?, ?, ?)"
+
+LAST_SEAL = "SELECT seal FROM events ORDER BY number DESC LIMIT 1"
+
+INSERT_NEXT = f"INSERT INTO events (time, kind, data, seal) SELECT ?, ?, ?, ? WHERE coalesce(({LAST_SEAL}), '') = ?"
+"""One statement, and so one transaction: no other writer comes between the look at the last event and the next one."""
 
 Row = tuple[int | None, float, str, str, str]
 """Number, time, kind, data and seal of an event."""
@@ -273,6 +325,31 @@ def refuse_newer(connection: sqlite3.Connection, path: Path) -> int:
             "wrote it; go on with that one, or choose another folder"
         )
     return int(found)
+
+
+def since(when: float, clock: Plain | None) -> float:
+    """Seconds since a journal's event, whatever has become of the machine's clock.
+
+    Args:
+        clock: the writer's; without, or on another machine, the time of day counts.
+    """
+    here = clock is not None and clock["boot"] == _boot() != ""
+    now = time.monotonic() + clock["offset"] if clock is not None and here else time.time()
+    return max(0.0, now - when)
+
+
+def _boot() -> str:
+    """Since when the machine's clock that nobody sets has run, by a name; empty where that is not told."""
+    file = Path("/proc/sys/kernel/random/boot_id")
+    return file.read_text().strip() if file.exists() else ""
+
+
+def lost(folder: Path, why: str) -> CampaignError:
+    """What a driver is told of which the campaign has become another's."""
+    return CampaignError(
+        f"this driver has lost the campaign in {folder}: {why}. It has stopped, and has written nothing over the "
+        "other's; psiflow status tells who runs it"
+    )
 
 
 def _writer(path: Path) -> sqlite3.Connection:

@@ -20,21 +20,22 @@ from ase.calculators.calculator import all_properties
 from ase.data import chemical_symbols
 from ase.stress import voigt_6_to_full_3x3_stress
 
+from psiflow_core.checks import check
 from psiflow_core.components import Spec
 from psiflow_core.errors import CampaignError, LabelCorrupt, StructureError
 from psiflow_core.files import write_atomically
+from psiflow_core.foreign_labels import OWN, Names, labelled, same_label
+from psiflow_core.reading import read
 from psiflow_core.structures import (
-    MOMENTS,
+    ELECTRONIC,
+    KEPT_ARRAYS,
     Plain,
     canonical,
-    check,
     digest,
     from_plain,
     label_of,
-    read,
     sha256,
     to_plain,
-    with_label,
 )
 from psiflow_core.tasks import has_label, is_barred, label_file, read_label, trustworthy, write_label
 
@@ -42,9 +43,6 @@ HASH = "psiflow_label_hash"
 """Under this name stands the SHA-256 of the whole record: psiflow wrote this frame, and nobody has changed it."""
 
 SUFFIXES = (".xyz", ".extxyz")
-
-OWN = "psiflow_"
-"""How the names begin under which psiflow writes what it knows of a structure."""
 
 DERIVED = ("structure_hash", "label_hash", "reference_digest", "plugin", "info")
 """What `OWN` names that is no part of a record: it follows from the record, or lies in its structure."""
@@ -136,15 +134,19 @@ def frame(record: Plain) -> str:
     return "\n".join([str(len(atoms)), " ".join(comment), *rows, ""])
 
 
-def import_labels(file: Path, reference: Spec | None = None) -> list[Plain]:
+def import_labels(file: Path, reference: Spec | None = None, names: Names | None = None) -> list[Plain]:
     """The records of a file: what psiflow exported as it was, the rest as labels of ``reference``.
+
+    Args:
+        names: where the labels of others are in the file, if not under ASE's names.
 
     Raises:
         StructureError: the file cannot be read; a frame that psiflow wrote has been changed; one of others has
             no label, or is unsound, or has come without a reference.
     """
     return [
-        _record(atoms, f"{file.absolute()}, structure {number}", reference) for number, atoms in enumerate(read(file))
+        _record(atoms, f"{file.absolute()}, structure {number}", reference, names)
+        for number, atoms in enumerate(read(file))
     ]
 
 
@@ -206,9 +208,9 @@ def _sound(files: Iterable[Path], damaged: list[str]) -> Iterator[Plain]:
 
 def _difference(there: Plain, other: Plain) -> str | None:
     """How two labels of the same structure and reference differ."""
-    if there["structure"]["label"] == other["structure"]["label"]:
-        return None
     one, two = label_of(from_plain(there["structure"])), label_of(from_plain(other["structure"]))
+    if same_label(one, two):
+        return None
     forces = float(np.abs(one.forces - two.forces).max())
     return f"two labels; energies {one.energy!r} (there) and {two.energy!r} eV, forces up to {forces:.3g} eV/Å apart"
 
@@ -218,7 +220,7 @@ def _columns(atoms: Atoms) -> Iterator[tuple[str, str, list[list[str]]]]:
     yield "species", "S", [[chemical_symbols[number]] for number in atoms.numbers]
     yield "pos", "R", _words(atoms.positions)
     yield "forces", "R", _words(label_of(atoms).forces)
-    for name in ("momenta", "masses", MOMENTS):
+    for name in (*KEPT_ARRAYS, *ELECTRONIC):
         if atoms.has(name):
             yield name, "R", _words(atoms.get_array(name))
 
@@ -277,12 +279,12 @@ def _quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
-def _record(atoms: Atoms, where: str, reference: Spec | None) -> Plain:
+def _record(atoms: Atoms, where: str, reference: Spec | None, names: Names | None) -> Plain:
     if HASH in atoms.info:
         return _restored(atoms, where)
     if reference is None:
         raise StructureError(f"{where}: psiflow did not export it; say which reference computed it (--reference)")
-    return _foreign(atoms, where, reference)
+    return _foreign(atoms, where, reference, names)
 
 
 def _restored(atoms: Atoms, where: str) -> Plain:
@@ -305,18 +307,18 @@ def _changed(where: str, why: str) -> str:
     return f"{where}: it is not what psiflow exported ({why}), so nothing was imported; leave this structure out"
 
 
-def _foreign(atoms: Atoms, where: str, reference: Spec) -> Plain:
-    """A label of others, as one of this reference: whoever imports it says that it is."""
+def _foreign(atoms: Atoms, where: str, reference: Spec, names: Names | None) -> Plain:
+    """A label of others, as one of this reference: whoever imports it says that it is.
+
+    It is found by charge and spin, so that these have to be right, as those of a structure that is to be labelled.
+    """
     atoms.info = {name: value for name, value in atoms.info.items() if not name.startswith(OWN)}
     check([atoms], where)
-    try:
-        found = label_of(atoms)
-    except StructureError as error:
-        raise StructureError(f"{where}: {error}") from None
-    if not trustworthy(found, atoms):
+    alone = labelled(atoms, where, names)
+    if not trustworthy(label_of(alone), alone):
         raise StructureError(f"{where}: its energy, forces or stress are not finite, or not of its shape")
     return {
-        "structure": to_plain(with_label(atoms, found)),
+        "structure": to_plain(alone),
         "reference": reference.to_plain(),
         "seconds": 0.0,
         "imported_from": where,

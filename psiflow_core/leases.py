@@ -9,19 +9,20 @@ into the task's folder, where the driver finds it. Like the guard, this needs no
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import signal
+import sys
+import tempfile
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
-
-from psiflow_core.errors import FileCorrupt
-from psiflow_core.files import read_json
 
 PLACE = "PSIFLOW_LEASES"
 """The environment variable that tells workers where their guard looks for leases."""
@@ -47,9 +48,14 @@ def end(processes: list[psutil.Process], patience: float = 2.0) -> None:
         _signal(process, signal.SIGKILL)
 
 
+def is_worker() -> bool:
+    """Whether this process runs tasks under the eyes of a guard, and nothing else."""
+    return PLACE in os.environ
+
+
 def end_children() -> None:
     """End whatever a failed engine has left running, where this process is a worker and has no other children."""
-    if PLACE in os.environ:
+    if is_worker():
         end(psutil.Process().children(recursive=True))
 
 
@@ -68,6 +74,7 @@ def lease(folder: str | None, limits: Mapping[str, Any]) -> Iterator[None]:
     file = Path(place) / str(os.getpid())
     told = {"folder": folder, "began": time.monotonic(), **{name: limits.get(name) for name in LIMITS}}
     unfinished = file.with_suffix(".new")
+    file.parent.mkdir(parents=True, exist_ok=True)  # there are machines that clear away what has lain there for days
     unfinished.write_text(json.dumps(told))
     unfinished.replace(file)
     try:
@@ -76,12 +83,34 @@ def lease(folder: str | None, limits: Mapping[str, Any]) -> Iterator[None]:
         file.unlink(missing_ok=True)
 
 
+class Awake:
+    """Seconds that this process was awake: the clock stands still while it is suspended.
+
+    Args:
+        longest: seconds between two looks; what a pause is longer than that, the process was not awake.
+    """
+
+    def __init__(self, longest: float) -> None:
+        self._longest = longest
+        self._seen, self._last = 0.0, time.monotonic()
+        self._lock = threading.Lock()
+
+    def __call__(self) -> float:
+        with self._lock:
+            now = time.monotonic()
+            self._seen += min(now - self._last, self._longest)
+            self._last = now
+            return self._seen
+
+
 @dataclass
 class _Sign:
-    """When a task last showed a sign of life."""
+    """When a task last showed a sign of life. Times are by the guard's clock: what it did not see does not count."""
 
     began: float
     """Which task it was."""
+    first: float
+    """When the guard first saw the task."""
     when: float
     cpu: float
     """Seconds that its processes had used by then."""
@@ -90,16 +119,17 @@ class _Sign:
 class Leases:
     """The guard's view of all leases of its pool."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._place = place
+        self._clock = clock
         self._signs: dict[int, _Sign] = {}
 
     def broken(self, processes: list[psutil.Process]) -> list[psutil.Process]:
         """The processes of tasks that took more than they may, out of all that the guard watches.
 
-        Why is written into the folders of these tasks.
+        Why is written into the folders of these tasks, as far as that can be.
         """
-        files = [file for file in self._place.iterdir() if file.name.isdigit()]
+        files = [file for file in self._place.iterdir() if file.name.isdigit()] if self._place.is_dir() else []
         if not files:
             return []
         families = _families(processes)
@@ -109,7 +139,8 @@ class Leases:
             if family is None:
                 file.unlink(missing_ok=True)  # its worker is gone
                 continue
-            verdict = told and self._verdict(told, family)
+            known = told is not None and {"folder", "began", *LIMITS} <= told.keys()
+            verdict = self._verdict(told, family) if told is not None and known else None
             if told and verdict:
                 _write_verdict(told["folder"], *verdict)
                 ended += family
@@ -117,36 +148,43 @@ class Leases:
 
     def _verdict(self, told: Mapping[str, Any], family: list[psutil.Process]) -> tuple[str, str] | None:
         """Reason and message, if the task must end."""
-        ran = time.monotonic() - told["began"]
-        if told["wall_time"] and ran > told["wall_time"]:
+        now = self._clock()
+        sign = self._sign(told["began"], family, now)
+        if told["wall_time"] and now - sign.first > told["wall_time"]:
             return "wall time", f"it ran longer than the {told['wall_time']:g} s that its pool allows"
         used = sum(map(_memory, family))
         if told["memory"] and used > told["memory"]:
             return "memory", f"it used {used:.2f} GiB, more than the {told['memory']:.2f} GiB that its pool allows"
-        quiet = self._quiet(told["began"], family)
-        if told["silence"] and quiet > told["silence"]:
-            return "hung", f"its processes have done nothing for {quiet:.0f} s"
+        if told["silence"] and now - sign.when > told["silence"]:
+            return "hung", f"its processes have done nothing for {now - sign.when:.0f} s"
         return None
 
-    def _quiet(self, began: float, family: list[psutil.Process]) -> float:
-        """Seconds for which the task's processes have used next to no processor time."""
-        now, cpu, worker = time.monotonic(), sum(map(_seconds, family)), family[0].pid
+    def _sign(self, began: float, family: list[psutil.Process], now: float) -> _Sign:
+        """The last sign of life: when the task's processes used more than next to no processor time."""
+        cpu, worker = sum(map(_seconds, family)), family[0].pid
         sign = self._signs.get(worker)
-        if sign is None or sign.began != began or cpu - sign.cpu > IDLE * (now - sign.when) + 0.05 or cpu < sign.cpu:
-            self._signs[worker] = _Sign(began, now, cpu)
-            return 0.0
-        return now - sign.when
+        if sign is None or sign.began != began:
+            self._signs[worker] = _Sign(began, now, now, cpu)
+        elif cpu - sign.cpu > IDLE * (now - sign.when) + 0.05 or cpu < sign.cpu:
+            sign.when, sign.cpu = now, cpu
+        return self._signs[worker]
 
 
 def read_verdict(folder: Path) -> tuple[str, str] | None:
     """Why the guard ended a task, reason and message; told once."""
-    file = folder / VERDICT
-    try:
-        told = read_json(file, ("reason", "message"))
-    except FileCorrupt:  # there is none, or a full disk has cut it short
-        return None
-    file.unlink()
-    return str(told["reason"]), str(told["message"])
+    for file in (folder / VERDICT, _elsewhere(folder)):
+        told = _read(file)
+        with contextlib.suppress(OSError):  # where nothing can be written, nothing can be taken away
+            file.unlink(missing_ok=True)
+        if told and {"reason", "message"} <= told.keys():
+            return str(told["reason"]), str(told["message"])
+    return None
+
+
+def _elsewhere(folder: Path) -> Path:
+    """Where a verdict stands that cannot be written into its task's folder: the disk there is full, or it is gone."""
+    key = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"psiflow-ended-{os.getuid()}-{key}.json"
 
 
 def _families(processes: list[psutil.Process]) -> dict[int, list[psutil.Process]]:
@@ -163,16 +201,33 @@ def _families(processes: list[psutil.Process]) -> dict[int, list[psutil.Process]
 
 
 def _read(file: Path) -> dict[str, Any] | None:
+    """A lease or a verdict; None if there is none, for the task has just ended, or none that can be read."""
     try:
-        return read_json(file, ("folder", "began", *LIMITS))
-    except FileCorrupt:  # the task has just ended
+        told = json.loads(file.read_text())
+    except (OSError, ValueError):
         return None
+    return told if isinstance(told, dict) else None
 
 
 def _write_verdict(folder: str | None, reason: str, message: str) -> None:
-    if folder is not None:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        (Path(folder) / VERDICT).write_text(json.dumps({"reason": reason, "message": message}))
+    """Say why a task is ended: in its folder, else elsewhere on this machine, and where nothing can be written, to
+    whoever reads what the guard says. Its end does not wait for that."""
+    told = json.dumps({"reason": reason, "message": message})
+    for file in (Path(folder) / VERDICT, _elsewhere(Path(folder))) if folder is not None else ():
+        try:
+            file.parent.mkdir(exist_ok=True)
+            file.with_suffix(".new").write_text(told)
+            file.with_suffix(".new").replace(file)
+        except OSError as error:
+            complain(f"cannot write into {file.parent} why a task was ended ({error.strerror}): {told}")
+        else:
+            return
+
+
+def complain(text: str) -> None:
+    """Say something on standard error, to whoever may read it."""
+    with contextlib.suppress(OSError, ValueError):  # nobody does, or the disk behind it is full
+        print(f"psiflow's guard: {text}", file=sys.stderr, flush=True)
 
 
 def _memory(process: psutil.Process) -> float:
@@ -194,7 +249,5 @@ def _seconds(process: psutil.Process) -> float:
 
 
 def _signal(process: psutil.Process, number: signal.Signals) -> None:
-    try:
+    with contextlib.suppress(psutil.Error):  # it is gone, or another user's: the others are ended all the same
         process.send_signal(number)
-    except psutil.NoSuchProcess:
-        return

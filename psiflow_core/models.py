@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, cast
 
 from ase import Atoms
 
+from psiflow_core import answers
+from psiflow_core.answers import Answering
 from psiflow_core.components import Potential, Prediction, Predictor, Spec
 from psiflow_core.errors import ModelCorrupt
 from psiflow_core.files import believing, copy_atomically, file_digest, read_sealed, write_sealed
@@ -78,9 +80,9 @@ class _Warm:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._lock = threading.Lock()
-        self._loaded: OrderedDict[tuple[str, str, str], Predictor] = OrderedDict()
+        self._loaded: OrderedDict[tuple[str, str, str], Answering] = OrderedDict()
 
-    def get(self, member: Member, device: str) -> Predictor:
+    def get(self, member: Member, device: str) -> Answering:
         key = (member.potential.digest, member.file.digest, device)
         with self._lock:
             if key not in self._loaded:
@@ -94,7 +96,7 @@ class _Warm:
 _warm = _Warm(KEPT_LOADED)
 
 
-def load_members(members: Sequence[Member], device: str = "cpu") -> list[Predictor]:
+def load_members(members: Sequence[Member], device: str = "cpu") -> list[Answering]:
     """The predictors of these models; what this process has loaded before is not loaded again.
 
     A potential that this interpreter lacks is asked in the process of an environment that has it.
@@ -102,15 +104,18 @@ def load_members(members: Sequence[Member], device: str = "cpu") -> list[Predict
     Raises:
         ModelCorrupt: a file is missing or is not the one that was recorded.
         PluginNotFound: no environment has its potential.
+        WrongAnswer: its plugin loads no predictor.
     """
     return [_warm.get(member, device) for member in members]
 
 
-def _load(member: Member, device: str) -> Predictor:
+def _load(member: Member, device: str) -> Answering:
     spec, file = member.potential, member.file.verified()
+    who = answers.named(spec)
     if not registry().has(spec.kind, spec.name):
-        return Served(spec, file, member.file.digest, device)
-    return cast(Potential, build(spec)).load(file, device)
+        return Answering(Served(spec, file, member.file.digest, device), who)
+    with answers.blamed(who):
+        return Answering(cast(Potential, build(spec)).load(file, device), who)
 
 
 class TrainedPotential:
@@ -207,10 +212,11 @@ class TrainedPotential:
 def export_member(member: Member, folder: Path, stem: str) -> Path:
     """Write a model in its architecture's own format, in an environment that has it; returns the file."""
     if not registry().has("potential", member.potential.name):
-        predictor = load_members([member])[0]
+        predictor = load_members([member])[0].predictor
         assert isinstance(predictor, Served)
         return predictor.export(folder, stem)
     potential = cast(Potential, build(member.potential))
     target = folder / f"{stem}{potential.native_suffix}"
-    potential.export(member.file.verified(), target)
-    return target
+    with answers.blamed(answers.named(member.potential)):
+        potential.export(member.file.verified(), target)
+    return answers.exported(target, answers.named(member.potential))

@@ -1,6 +1,6 @@
 """What an interpreter offers: versions, plugins, their components with options. Told by itself, and asked of another.
 
-Run as ``python -m psiflow_core.offers`` this module is the one who answers, in a line of JSON.
+Run as ``python -m psiflow_core.offers TOKEN`` this module is the one who answers, in a line (`psiflow_core.frames`).
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
-import json
+import io
 import os
 import platform
 import re
@@ -21,7 +21,8 @@ from typing import Any
 
 from psiflow_core.components import Component
 from psiflow_core.errors import EnvironmentUnfit
-from psiflow_core.guard import DROPPED
+from psiflow_core.frames import NoAnswer, frame, token, unframe
+from psiflow_core.guard import DROPPED, end_family
 from psiflow_core.plugins import Registered, registry
 from psiflow_core.recorded import record
 from psiflow_core.structures import Plain
@@ -48,21 +49,32 @@ def ask(launch: Sequence[str], engines: bool = False) -> Plain:
         FileNotFoundError: it cannot be started on this machine.
     """
     # -P: what lies in the working directory is not installed there
-    words = [*launch, "-P", "-m", "psiflow_core.offers", *(["--engines"] if engines else [])]
+    mark = token()
+    words = [*launch, "-P", "-m", "psiflow_core.offers", mark, *(["--engines"] if engines else [])]
     try:
-        asked = subprocess.run(
-            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE, env=variables()
-        )
+        code, said, complaint = _run(words)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise EnvironmentUnfit(f"{launch[0]} cannot be run: {error.strerror}") from error
     except subprocess.TimeoutExpired as error:
         raise EnvironmentUnfit(f"{shlex.join(launch)} did not answer within {PATIENCE:.0f} s") from error
-    told = _answer(asked.stdout) if asked.returncode == 0 else None
+    told = _answer(said, mark) if code == 0 else None
     if told is None:
-        raise _silent(launch, asked.stderr.strip(), asked.stdout.strip())
+        raise _silent(launch, *(words.decode(errors="replace").strip() for words in (complaint, said)))
     return told
+
+
+def _run(words: Sequence[str]) -> tuple[int, bytes, bytes]:
+    """Exit code, output and complaints of a command; it ends with all that it has started when this is cut short."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=variables()) as process:
+        try:
+            said, complaint = process.communicate(timeout=PATIENCE)
+        except BaseException:
+            end_family(process)
+            raise
+    return process.returncode, said, complaint
 
 
 def ask_here(launch: Sequence[str], engines: bool = False) -> Plain:
@@ -73,13 +85,12 @@ def ask_here(launch: Sequence[str], engines: bool = False) -> Plain:
         raise EnvironmentUnfit(f"there is neither a folder nor a command {launch[0]!r}") from error
 
 
-def _answer(said: str) -> Plain | None:
-    """The line that tells what an environment offers, among what libraries have printed; None where there is none."""
-    for line in reversed(said.splitlines()):
-        with contextlib.suppress(ValueError):
-            told = json.loads(line)
-            if isinstance(told, dict) and {*MUST_AGREE, "components", "broken"} <= set(told):
-                return told
+def _answer(said: bytes, mark: str) -> Plain | None:
+    """What an environment offers, among what else was printed; None where it is not told."""
+    with contextlib.suppress(NoAnswer):
+        told = unframe(mark, io.BytesIO(said))
+        if isinstance(told, dict) and {*MUST_AGREE, "components", "broken"} <= set(told):
+            return told
     return None
 
 
@@ -162,24 +173,27 @@ def _engine(component: type[Component]) -> Plain:
         return {}
     try:
         module = importlib.import_module(component.engine)
-    except Exception as error:  # an engine's import can fail in any way
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # an engine's import can fail in any way, sys.exit among them
         return {"engine_error": f"{type(error).__name__}: {error}"}
     return {"engine_version": str(getattr(module, "__version__", ""))}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Tell what this interpreter offers, in one line of JSON."""
+    """Tell what this interpreter offers, in one line: the token that was given, and JSON."""
     parser = argparse.ArgumentParser(prog="psiflow_core.offers")
+    parser.add_argument("token")
     parser.add_argument("--engines", action="store_true")
-    engines = parser.parse_args(arguments).engines
+    given = parser.parse_args(arguments)
     with contextlib.redirect_stdout(sys.stderr):  # what plugins print is no answer
         found = registry()
         told: Mapping[str, Any] = {
             **versions(),
-            "components": [_offered(registered, engines) for registered in found.all()],
+            "components": [_offered(registered, given.engines) for registered in found.all()],
             "broken": {**found.broken, **{f"{kind} {name}": why for (kind, name), why in found.clashes.items()}},
         }
-    print(json.dumps(told))
+    print(frame(given.token, told).decode(), end="")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import textwrap
 import types
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Interval, Le, Lt, MaxLen, MinLen
@@ -15,6 +16,25 @@ from pydantic.fields import FieldInfo
 
 WIDTH = 100
 """Characters in a line of a docstring."""
+
+
+def in_full(value: Any) -> Any:
+    """A value in which the path of a file that is there, relative to where psiflow was started, is a full one.
+
+    For options that hold anything: tasks run in folders of their own, where a relative path would be another.
+    """
+    if isinstance(value, dict):
+        return {name: in_full(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [in_full(one) for one in value]
+    return str(Path(value).absolute()) if isinstance(value, str) and _is_file(value) else value
+
+
+def _is_file(value: str) -> bool:
+    try:
+        return Path(value).is_file() or ("/" in value and Path(value).is_dir())
+    except (OSError, ValueError):  # too long for a path, or with characters that none has
+        return False
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,9 @@ class Registry:
             distribution, version = _distribution(point)
             try:
                 plugin = point.load()
-            except Exception as error:  # whatever a third party's import raises is its cause
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # whatever a third party's import raises is its cause, sys.exit too
                 self._break(point.name, distribution, f"{point.value}: {type(error).__name__}: {error}")
                 continue
             self.register(plugin, point.name, distribution, version)
@@ -86,7 +88,9 @@ class Registry:
             offered = list(self._offered(plugin))
             for kind, component in offered:
                 self._add(kind, component, distribution, version)
-        except Exception as error:  # the cause is told by `find` and `psiflow plugins`
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # the cause is told by `find` and `psiflow plugins`
             cause = str(error) if isinstance(error, PsiflowError) else f"{type(error).__name__}: {error}"
             self._break(name, distribution, cause)
             self._manager.set_blocked(unique)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import tempfile
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 from psiflow_core import guard
 from psiflow_core.components import Executor, Pool
 from psiflow_core.environments import Environment
-from psiflow_core.errors import WorkerLost
+from psiflow_core.errors import OptionError, PoolFailed, WorkerLost
 from psiflow_core.leases import end
 from psiflow_core.structures import Plain
 from psiflow_core.tasks import perform
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 
 Key = tuple[str, str]
 """A pool: the name of its executor, and of the environment that its workers run in."""
+
+
+NUMBERS = itertools.count()
+"""Of the contexts of this process, to tell their folders apart."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,9 @@ class Pools:
         self._executors = executors
         self._given_folder = folder
         self._folder = Path()
+        number = next(NUMBERS)
+        self._process = f"{os.getpid()}-{number}" if number else str(os.getpid())
+        """Whose pools they are: several contexts of a process may have been given the same folder."""
         self._own_folder: tempfile.TemporaryDirectory[str] | None = None
         self._kernel: DataFlowKernel | None = None
         self.started: dict[Key, Started] = {}
@@ -69,11 +77,15 @@ class Pools:
         kernel = self._running_kernel()
         built = {key: self._build(key[0], environment) for key, environment in new.items()}
         self.started |= built
-        kernel.add_executors([pool.executor for pool in built.values()])
+        try:
+            kernel.add_executors([pool.executor for pool in built.values()])
+        except BaseException:
+            self.close()
+            raise
 
     def submit(self, pool: Key, kind: str, task: Plain) -> Future[Plain]:
-        """Send a task to a pool that was started; it is started anew if it has died since."""
-        if pool in dict(self.dead()):
+        """Send a task to a pool that was started; it is started anew if it has died or failed since."""
+        if pool in dict(self.dead()) or self.failed(pool):
             self._replace(pool)
         future: Future[Plain] = self._running_kernel().submit(
             perform,
@@ -90,8 +102,20 @@ class Pools:
         for pool, started in self.started.items():
             process = getattr(started.executor, "interchange_proc", None)
             if process is not None and process.poll() is not None:
-                label, code = started.executor.label, process.returncode
-                yield pool, WorkerLost(f"the interchange of pool '{label}' has died (exit code {code})")
+                label, code, said = started.executor.label, process.returncode, started.executor.last_words()
+                words = f"the interchange of pool '{label}' has died (exit code {code})"
+                yield pool, WorkerLost(f"{words}: {said}" if said else words)
+
+    def failed(self, pool: Key) -> PoolFailed | None:
+        """Why a pool has given up, if it has: its workers do not start."""
+        executor = self.started[pool].executor
+        reason = executor.executor_exception if getattr(executor, "bad_state_is_set", False) else None
+        return reason if isinstance(reason, PoolFailed) else None
+
+    def waiting(self) -> str:
+        """Which workers tasks wait for that have never answered, and what has come of their blocks; else empty."""
+        told = [getattr(started.executor, "waiting", str)() for started in list(self.started.values())]
+        return "; ".join(filter(None, told))
 
     def close(self) -> None:
         """End every process that was started."""
@@ -120,6 +144,7 @@ class Pools:
         if self._given_folder is not None:
             self._given_folder.mkdir(parents=True, exist_ok=True)
             self._folder = _harmless(self._given_folder.absolute(), self._folder)
+        guard.mark_driver()
         config = Config(
             executors=(),
             initialize_logging=False,
@@ -136,14 +161,34 @@ class Pools:
     def _build(self, name: str, environment: Environment, number: int = 0) -> Started:
         """A pool's executor, and the folder in which its guards know it."""
         label = "-".join([name, *([environment.name] if environment.name else []), *([str(number)] if number else [])])
-        folder = self._folder / f"{label}-{os.getpid()}"
+        folder = self._folder / f"{label}-{self._process}"
         pool = Pool(label, folder, environment.launch, os.getpid(), isolated=bool(environment.name))
-        return Started(self._executors[name].build(pool), environment, folder, number)
+        return Started(self._guarded(self._executors[name], pool), environment, folder, number)
+
+    def _guarded(self, executor: Executor, pool: Pool) -> ParslExecutor:
+        """What an executor builds, unless its processes could outlive the driver.
+
+        Raises:
+            OptionError: it is not that of `Blocks`, nor threads of the driver.
+        """
+        from parsl.executors import ThreadPoolExecutor
+
+        from psiflow_core.blocks._htex import WorkerProcesses
+
+        built = executor.build(pool)
+        if not isinstance(built, WorkerProcesses | ThreadPoolExecutor):
+            raise OptionError(
+                f"executor '{executor.name}' builds a {type(built).__name__} of its own: its processes would outlive a "
+                "driver that is killed, and nobody would end tasks that hang. Let it inherit from "
+                "psiflow_core.blocks.Blocks, and give its provider instead"
+            )
+        return built
 
     def _replace(self, key: Key) -> None:
-        """Start a pool anew, of which the interchange has died."""
-        dead, lost = self.started[key], dict(self.dead())[key]
-        dead.executor.set_bad_state_and_fail_all(lost)
+        """Start a pool anew, of which the interchange has died, or the workers did not start."""
+        dead, lost = self.started[key], dict(self.dead()).get(key)
+        if lost is not None:
+            dead.executor.set_bad_state_and_fail_all(lost)
         end(guard.guarding(dead.folder))
         self.started[key] = self._build(key[0], dead.environment, dead.number + 1)
         self._running_kernel().add_executors([self.started[key].executor])

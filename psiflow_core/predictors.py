@@ -9,6 +9,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
+from psiflow_core.answers import asked
 from psiflow_core.components import Prediction, Predictor
 from psiflow_core.structures import Array
 
@@ -21,7 +22,7 @@ class Committee(Predictor):
         self.cutoff = max(member.cutoff for member in self.members)
 
     def predict(self, structures: Sequence[Atoms]) -> list[Prediction]:
-        by_member = [member.predict(structures) for member in self.members]
+        by_member = [asked(member, structures) for member in self.members]
         return [_mean(opinions) for opinions in zip(*by_member, strict=True)]
 
     def features(self, structures: Sequence[Atoms]) -> list[Array]:
@@ -39,7 +40,7 @@ class Sum(Predictor):
         self.cutoff = max(term.cutoff for term in self.terms)
 
     def predict(self, structures: Sequence[Atoms]) -> list[Prediction]:
-        by_term = [term.predict(structures) for term in self.terms]
+        by_term = [asked(term, structures) for term in self.terms]
         return [_total(parts, self.weights) for parts in zip(*by_term, strict=True)]
 
 
@@ -58,8 +59,8 @@ class CalculatorPredictor(Predictor):
             wanted.append("stress")
         self._calculator.calculate(atoms.copy(), wanted, all_changes)
         results = self._calculator.results
-        stress = np.array(results["stress"], float) if "stress" in wanted else None
-        return Prediction(float(results["energy"]), np.array(results["forces"], float), stress)
+        stress = np.array(results["stress"]) if "stress" in wanted else None
+        return Prediction(results["energy"], np.array(results["forces"]), stress)
 
 
 class PredictorCalculator(Calculator):
@@ -87,7 +88,7 @@ class PredictorCalculator(Calculator):
             self.results["deviation"] = prediction.deviation
 
     def _predict(self, atoms: Atoms) -> Prediction:
-        return self.predictor.predict([atoms])[0]
+        return asked(self.predictor, [atoms])[0]
 
 
 def force_spread(forces: Array) -> Array:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import TypeAlias
 
@@ -17,7 +17,10 @@ import numpy as np
 from ase import Atoms, units
 from pydantic import Field, PositiveFloat
 
+from psiflow_core import answers
+from psiflow_core.answers import Attendance
 from psiflow_core.bias import WalkerBias
+from psiflow_core.checks import closest_pair
 from psiflow_core.components import (
     Monitor,
     Policy,
@@ -29,9 +32,8 @@ from psiflow_core.components import (
     Walker,
     finite,
 )
-from psiflow_core.errors import PsiflowError, WalkerExploded
+from psiflow_core.errors import StructureError, WalkerExploded, WrongAnswer
 from psiflow_core.predictors import PredictorCalculator
-from psiflow_core.structures import closest_pair
 
 Request: TypeAlias = tuple[Predictor, Atoms]
 
@@ -101,7 +103,7 @@ class Rendezvous:
 
         Raises:
             WalkerExploded: the answer is not finite.
-            PsiflowError: the predictor answered for more or fewer structures than it was asked about.
+            WrongAnswer: the predictor did not answer for each structure, or not in its shape.
         """
         with self._lock:
             if self._broken is not None:
@@ -194,6 +196,25 @@ def too_hot(structure: Atoms, temperature: float, quantile: float) -> bool:
     return bool(scaled > chi2.isf(quantile, degrees))
 
 
+def refuse_hot(starts: Sequence[Atoms], temperature: float | None, quantile: float) -> None:
+    """Refuse momenta with which a walker would be stopped at once.
+
+    Args:
+        temperature: the sampler's, None if it has none. [K]
+        quantile: as in `Limits.temperature_quantile`.
+
+    Raises:
+        StructureError: the first start that is too hot.
+    """
+    for number, structure in enumerate(starts):
+        if temperature and too_hot(structure, temperature, quantile):
+            raise StructureError(
+                f"start structure {number} ({structure.get_chemical_formula()}): it has momenta of "
+                f"{structure.get_temperature():.0f} K, and the sampler is at {temperature:g} K: a walker would be "
+                "stopped as too hot at once; remove them: del atoms.arrays['momenta']"
+            )
+
+
 def sample_together(
     sampler: Sampler,
     walkers: Sequence[Walker],
@@ -202,6 +223,7 @@ def sample_together(
     committee: Predictor,
     limits: Limits,
     biases: Sequence[WalkerBias | None] = (),
+    who: str = "",
 ) -> list[Visited]:
     """Move several walkers by one segment each, in threads, their force calls batched.
 
@@ -209,25 +231,30 @@ def sample_together(
         driving: the predictor whose forces move the walkers.
         committee: the predictor that the monitor asks.
         biases: of each walker; empty if none has any. They act on what moves it, and not on what the monitor sees.
+        who: what messages call the sampler.
 
-    A walker whose sampler raises ends alone; its error is in its `Visited`.
+    A walker whose sampler raises, or gives a wrong answer, ends alone; its error is in its `Visited`.
     """
     rendezvous = Rendezvous(len(walkers))
+    who = who or f"sampler '{sampler.name}'"
+    temperature = answers.temperature(sampler, who)
 
     def move(number: int) -> Visited:
-        watch = Watch(limits, lambda atoms: rendezvous.ask(number, committee, atoms), sampler.target_temperature())
+        watch = Watch(limits, lambda atoms: rendezvous.ask(number, committee, atoms), temperature)
 
         def ask(atoms: Atoms) -> Prediction:
             return rendezvous.ask(number, driving, atoms)
 
-        bias = biases[number] if biases else None
+        walker, task, bias = walkers[number], tasks[number], biases[number] if biases else None
         forces = PredictorCalculator(driving, bias.over(ask) if bias else ask)
-        monitor = remembering(watch, bias) if bias else watch
+        monitor = Attendance(remembering(watch, bias) if bias else watch, walker, task, who)
         try:
-            segment = sampler.sample(walkers[number], forces, tasks[number], monitor)
-            return Visited(segment, watch.most_uncertain)
-        except Exception as error:  # handed to the task, which makes a typed failure of it
-            return Visited(None, watch.most_uncertain, error)
+            with answers.blamed(who):
+                found = sampler.sample(replace(walker, structure=walker.structure.copy()), forces, task, monitor)
+            return Visited(answers.segment(found, walker, task, monitor, who), watch.most_uncertain)
+        except BaseException as error:  # handed to the task, which makes a typed failure of it
+            fault = monitor.fault or error
+            return Visited(None, None if isinstance(fault, WrongAnswer) else watch.most_uncertain, fault)
         finally:
             rendezvous.leave(number)
 
@@ -263,13 +290,13 @@ def batch_size(atoms: int, device: str) -> int:
     return max(1, min(32 if device == "cpu" else 256, full // atoms))
 
 
-def _predict(predictor: Predictor, structures: Sequence[Atoms]) -> Sequence[Prediction | Exception]:
+def _predict(predictor: Predictor, structures: Sequence[Atoms]) -> Sequence[Prediction | BaseException]:
     """As many answers as structures, whatever the predictor does."""
     try:
-        answers = list(predictor.predict(structures))
-    except Exception as error:  # one structure may have spoiled the batch: find out which
+        return answers.asked(predictor, structures)
+    except KeyboardInterrupt:
+        raise
+    except WrongAnswer as error:
+        return [error for _ in structures]
+    except BaseException as error:  # one structure may have spoiled the batch: find out which
         return [error] if len(structures) == 1 else [_predict(predictor, [one])[0] for one in structures]
-    if len(answers) == len(structures):
-        return answers
-    wrong = f"{type(predictor).__name__}.predict gave a wrong number of predictions: {len(answers)} for "
-    return [PsiflowError(f"{wrong}{len(structures)} structures; its plugin has to be mended") for _ in structures]

@@ -1,6 +1,7 @@
 """The other end of `psiflow_core.served`: a process that does what only its interpreter can.
 
-Run as ``python -m psiflow_core.serving``: a request a line, an answer a line, as JSON.
+Run as ``python -m psiflow_core.serving TOKEN``: a request a line, as JSON; an answer a line, with the token before it
+(`psiflow_core.frames`) and the request's number in it.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from psiflow_core.components import Spec
+from psiflow_core.frames import frame
 from psiflow_core.models import Member, export_member, load_members
 from psiflow_core.plugins import registry
 from psiflow_core.structures import Plain, from_plain
-from psiflow_core.tasks import perform
+from psiflow_core.tasks import failure, perform
 
 
 def answer(request: Plain) -> Any:
@@ -38,16 +40,27 @@ def answer(request: Plain) -> Any:
     return [one.to_plain() for one in predictor.predict(structures)]
 
 
+def respond(request: Plain) -> Plain:
+    """The answer to a request, or the error that it met: as text, with the name of its type."""
+    try:
+        return {"value": answer(request)}
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a third party raises, sys.exit among it
+        told = failure(error)
+        return {"error": told["message"], "type": told["type"], "where": told["where"]}
+
+
 def main() -> None:
     """Answer requests, a line each, until there are no more."""
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no answer
-    for line in sys.stdin:
-        try:
-            said = json.dumps({"value": answer(json.loads(line))})
-        except Exception as error:  # errors cross the border as text, with the name of their type
-            said = json.dumps({"error": str(error) or type(error).__name__, "type": type(error).__name__})
-        answers.write(f"{said}\n")
+    token = sys.argv[1]
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)  # what libraries read is no request
+    os.dup2(2, 1)  # what libraries print is no answer
+    for line in requests:
+        request = json.loads(line)
+        answers.write(frame(token, {"id": request["id"], **respond(request)}))
         answers.flush()
 
 

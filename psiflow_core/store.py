@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import os
+import shutil
 import socket
 import threading
 import time
@@ -15,7 +17,7 @@ from ase import Atoms
 
 from psiflow_core.errors import CampaignError, FileCorrupt
 from psiflow_core.files import read_sealed
-from psiflow_core.journal import Journal
+from psiflow_core.journal import Journal, lost
 from psiflow_core.structures import Plain, digest
 from psiflow_core.tasks import RESULT, read_structure, write_structure
 
@@ -47,6 +49,8 @@ class Store:
         self.journal_file = self.folder / "journal.sqlite"
         self._lock_file = self.folder / "driver.lock"
         self._lock: IO[str] | None = None
+        self._whole: int | None = None
+        """A lock of the folder itself, by its descriptor, where its file system has such: nobody takes that away."""
         self._alive = threading.Event()
         """Set when the driver has given the folder back."""
 
@@ -63,15 +67,17 @@ class Store:
         try:
             for folder in (self.folder, self.labels, self.structures, self.models, self.tasks, self.pools):
                 folder.mkdir(parents=True, exist_ok=True)
+            self._take_whole()  # first: who is refused leaves no other file in the place of a lock that was removed
             lock = self._lock_file.open("a+", errors="replace")
         except OSError as error:
+            self.release()
             raise CampaignError(
                 f"cannot write into the campaign folder {self.folder}: {error.strerror} ({error.filename}); "
                 "mend that, or choose another folder"
             ) from error
-        self._take(lock)
         try:
-            return Journal(self.journal_file, write=True)
+            self._take(lock)
+            return Journal(self.journal_file, write=True, owned=self.require_own)
         except BaseException:
             self.release()
             raise
@@ -84,6 +90,35 @@ class Store:
             fcntl.flock(self._lock, fcntl.LOCK_UN)  # closing leaves it to a fork that has the descriptor too
             self._lock.close()
             self._lock = None
+        if self._whole is not None:
+            with contextlib.suppress(OSError):  # there are file systems on which no folder can be locked
+                fcntl.flock(self._whole, fcntl.LOCK_UN)
+            os.close(self._whole)
+            self._whole = None
+
+    def require_own(self) -> None:
+        """Make sure that the folder is still this driver's; a lock that was removed is put back where that is sure.
+
+        Raises:
+            CampaignError: it is another driver's by now, or gone.
+        """
+        if self._holds_lock():
+            return
+        if not _same(self._whole, self.folder):
+            raise lost(self.folder, "the folder was moved or removed")
+        if self._lock_file.exists() or self._whole is None or not _locks(self._whole):
+            raise lost(self.folder, f"{self._lock_file.name} was removed or replaced under it")
+        again = self._lock_file.open("a+")  # whoever else starts is refused by the lock of the folder
+        if not self._locked(again):
+            again.close()
+            raise lost(self.folder, f"{self._lock_file.name} is another driver's")
+        before, self._lock = self._lock, again
+        if before is not None:
+            before.close()
+        self._sign(again)
+
+    def _holds_lock(self) -> bool:
+        return self._lock is not None and _same(self._lock.fileno(), self._lock_file)
 
     def driver(self) -> str | None:
         """Who runs the campaign: `process PID on HOST`; None if nobody does.
@@ -144,6 +179,27 @@ class Store:
         except FileCorrupt:  # it is not durable: a loss of power may have cut it short
             return None
 
+    def forget_result(self, folder: Path) -> None:
+        """Take an outcome away that cannot be built on."""
+        (folder / RESULT).unlink(missing_ok=True)
+
+    def forget_trainings(self) -> None:
+        """Take every training away, results and checkpoints: they would be gone on with."""
+        for folder in self.tasks.glob("train-*/"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _take_whole(self) -> None:
+        """Take the folder's own lock, where its file system has such."""
+        self._whole = os.open(self.folder, os.O_RDONLY)
+        deadline = time.monotonic() + TAKING
+        while _locks(self._whole) is False:
+            if time.monotonic() > deadline:
+                os.close(self._whole)
+                self._whole = None
+                with self._lock_file.open() if self._lock_file.exists() else io.StringIO() as lock:
+                    raise self._taken(lock)
+            time.sleep(TAKING / 50)
+
     def _take(self, lock: IO[str]) -> None:
         """Keep the lock, or close its file and say who has it."""
         with contextlib.ExitStack() as unless_taken:
@@ -151,21 +207,30 @@ class Store:
             deadline = time.monotonic() + TAKING
             while not self._locked(lock):
                 if time.monotonic() > deadline:
-                    raise CampaignError(
-                        f"the campaign in {self.folder} is being run by {_owner(lock)}; wait for it or stop it"
-                    )
+                    raise self._taken(lock)
                 time.sleep(TAKING / 50)
             if self._beats_elsewhere(lock):
-                raise CampaignError(
-                    f"the campaign in {self.folder} is being run by {_owner(lock)}; wait for it or stop it"
-                )
-            lock.truncate(0)
-            lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-            lock.flush()
+                raise self._taken(lock)
+            self._sign(lock)
             self._lock = lock
             unless_taken.pop_all()
         self._alive = threading.Event()
-        threading.Thread(target=_beat, args=(self._lock_file, self._alive), daemon=True).start()
+        threading.Thread(target=self._beat, args=(self._alive,), daemon=True).start()
+
+    def _taken(self, lock: IO[str]) -> CampaignError:
+        return CampaignError(f"the campaign in {self.folder} is being run by {_owner(lock)}; wait for it or stop it")
+
+    def _sign(self, lock: IO[str]) -> None:
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        lock.flush()
+
+    def _beat(self, ended: threading.Event) -> None:
+        """Touch the lock's file every few seconds, until told to end; another driver's is left alone."""
+        while not ended.wait(HEARTBEAT):
+            with contextlib.suppress(OSError, ValueError):  # gone, or a full disk: that is told elsewhere; or closed
+                if self._holds_lock():
+                    os.utime(self._lock_file)
 
     def _beats_elsewhere(self, lock: IO[str]) -> bool:
         """Whether a driver on another host has the folder: there are file systems whose locks end at the host.
@@ -196,11 +261,26 @@ class Store:
         return True
 
 
-def _beat(file: Path, ended: threading.Event) -> None:
-    """Touch a file every few seconds, until told to end."""
-    while not ended.wait(HEARTBEAT):
-        with contextlib.suppress(OSError):  # the folder was moved, or its disk is full: that is told elsewhere
-            os.utime(file)
+def _same(descriptor: int | None, path: Path) -> bool:
+    """Whether what was opened is still what is found under the path."""
+    if descriptor is None:
+        return False
+    try:
+        there, opened = path.stat(), os.fstat(descriptor)
+    except OSError:
+        return False
+    return (there.st_dev, there.st_ino) == (opened.st_dev, opened.st_ino)
+
+
+def _locks(folder: int) -> bool | None:
+    """Take the lock of a folder; False if somebody else has it, None where folders cannot be locked."""
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
 
 
 def _owner(lock: IO[str]) -> str:

@@ -7,6 +7,7 @@ plain data. A task writes its result into its folder before it returns, so that 
 from __future__ import annotations
 
 import base64
+import contextlib
 import errno
 import importlib
 import json
@@ -17,20 +18,22 @@ import socket
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 from ase import Atoms
 
+from psiflow_core import answers, scratch
+from psiflow_core.answers import Answering
 from psiflow_core.bias import WalkerBias, of_plain
+from psiflow_core.claims import claimed
 from psiflow_core.components import (
     Component,
     LabelTask,
     Potential,
     Prediction,
-    Predictor,
     Reference,
     Resources,
     Sampler,
@@ -40,19 +43,41 @@ from psiflow_core.components import (
     Walker,
 )
 from psiflow_core.errors import EngineMissing, FileCorrupt, LabelCorrupt, ReferenceFailed
-from psiflow_core.files import believing, copy_atomically, file_digest, read_json, read_sealed, write_json, write_sealed
-from psiflow_core.leases import end_children, lease
+from psiflow_core.files import (
+    believing,
+    copy_atomically,
+    file_digest,
+    read_json,
+    read_sealed,
+    write_atomically,
+    write_json,
+    write_sealed,
+)
+from psiflow_core.leases import end_children, is_worker, lease
 from psiflow_core.models import Member, ModelFile, load_members
 from psiflow_core.plugins import build, registry
 from psiflow_core.predictors import Committee
-from psiflow_core.sampling import Checked, Limits, Visited, sample_together
+from psiflow_core.sampling import Checked, Limits, Visited, refuse_hot, sample_together
 from psiflow_core.served import homes
 from psiflow_core.structures import Label, Plain, digest, from_plain, label_of, sha256, to_plain, with_label
+from psiflow_core.texts import one_line, shortened
 
 RESULT = "result.json"
 
 NO_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 """What a full disk, a spent quota, a limit on files and a read-only disk are called."""
+
+MESSAGE = 4000
+"""Characters of a failure's message that are kept beside its task; of a longer one head and tail."""
+
+TRACE = 16000
+"""The same of its trace."""
+
+WORD = 80
+"""The same of its reason, and of the name of its type."""
+
+PLACE = 300
+"""The same of a plugin's name, and of the place where an exception was raised."""
 
 CHUNK = 64
 """Structures that an evaluation predicts at once."""
@@ -68,35 +93,97 @@ def perform(kind: str, task: Plain) -> Plain:
     start = time.perf_counter()
     outcome: Plain
     try:
-        with lease(task.get("folder"), task.get("resources", {})), homes(task.get("homes", {})):
+        with lease(task.get("folder"), task.get("resources", {})), homes(task.get("homes", {})), _scratch(task):
             value = TASKS[kind](task)
         outcome = {"value": json.loads(json.dumps(value))}  # no plugin's own types cross the border
-    except Exception as error:  # failures cross the border as text, with the name of their type
-        outcome = {"failure": failure(error)}
+    except BaseException as error:  # failures cross the border as text, with the name of their type
+        if isinstance(error, KeyboardInterrupt) and scratch.alone() and not is_worker():
+            raise  # somebody's Ctrl-C
+        outcome = {"failure": failure(error, task.get("folder"))}
         end_children()
     outcome["seconds"] = time.perf_counter() - start
     outcome["worker"] = f"{socket.gethostname()}:{os.getpid()}"
     return _kept(outcome, task) if "folder" in task else outcome
 
 
-def failure(error: BaseException) -> Plain:
-    """An exception as plain data."""
+@contextlib.contextmanager
+def _scratch(task: Plain) -> Iterator[None]:
+    """The task's folder as working directory, and for what is printed."""
+    folder = Path(task["folder"]).absolute() if "folder" in task else None
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    with scratch.printing_to(folder), scratch.inside(folder):
+        yield
+
+
+def failure(error: BaseException, folder: str | Path | None = None, **known: str) -> Plain:
+    """An exception as plain data: sound text of bounded length.
+
+    Args:
+        folder: the task's; what is longer lies there as a whole, and the text says where.
+        known: a reason or a message that is known better than the exception knows it.
+    """
+    message = known.get("message") or _message(error)
+    trace = "".join(traceback.format_exception(error))
+    whole = ""
+    if len(message) > MESSAGE or len(trace) > TRACE:
+        whole = _whole(message, trace, folder)
     return {
-        "type": type(error).__name__,
-        "reason": _reason(error),
-        "message": str(error) or type(error).__name__,
-        "trace": "".join(traceback.format_exception(error)),
+        "type": one_line(type(error).__name__, WORD),
+        "reason": one_line(known.get("reason") or _reason(error), WORD),
+        "message": shortened(message, MESSAGE, whole),
+        "plugin": one_line(answers.blame(error), PLACE),
+        "where": one_line(_where(error), PLACE),
+        "trace": shortened(trace, TRACE, whole),
     }
+
+
+def told(failure: Plain) -> str:
+    """The message of a failure; of an exception that a plugin did not foresee, whose it is, its type and its place."""
+    if not failure["plugin"]:
+        return str(failure["message"])
+    place = f" ({failure['where']})" if failure["where"] else ""
+    return f"{failure['plugin']} raised {failure['type']}: {failure['message']}{place}"
+
+
+def _message(error: BaseException) -> str:
+    """An exception's message; some fail even at that."""
+    if isinstance(error, SystemExit):
+        return f"sys.exit({error.code!r}) was called"
+    try:
+        return str(error) or type(error).__name__
+    except Exception as another:
+        return f"{type(error).__name__}, of which the message cannot be had: {type(another).__name__}"
+
+
+def _where(error: BaseException) -> str:
+    """File and line of where an exception was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+
+
+def _whole(message: str, trace: str, folder: str | Path | None) -> str:
+    """Write all that an exception says into the task's folder; returns where that is."""
+    if folder is None:
+        return ""
+    file = Path(folder) / f"failure-{uuid.uuid4().hex[:8]}.txt"
+    content = trace if message in trace else f"{message}\n\n{trace}"
+    try:
+        write_atomically(file, content.encode(errors="backslashreplace"), durable=False)
+    except OSError as error:
+        return f"they could not be kept: {error.strerror}"
+    return f"all of it: {file}"
 
 
 def _reason(error: BaseException) -> str:
     """A word that policies and reports count by."""
     if isinstance(error, ReferenceFailed):
-        return error.reason
+        return str(error.reason)
     if isinstance(error, OSError) and error.errno in NO_DISK:
         return "disk"
-    short = isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "can't allocate" in str(error)
-    return "memory" if short else "error"
+    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "can't allocate" in _message(error):
+        return "memory"
+    return "error"
 
 
 def _kept(outcome: Plain, task: Plain) -> Plain:
@@ -110,12 +197,16 @@ def _kept(outcome: Plain, task: Plain) -> Plain:
 
 def check(task: Plain) -> Plain:
     """Whether a component works here: its engine can be imported, and it accepts the structures."""
-    component = build(Spec.from_plain(task["spec"]))
+    spec = Spec.from_plain(task["spec"])
+    component, who = build(spec), answers.named(spec)
     require_engine(component)
     structures = [from_plain(plain) for plain in task["structures"]]
-    component.check(structures)
-    for plain in task.get("bias", ()):
-        of_plain(plain).try_out(structures[: task["starts"]], cast(Sampler, component).target_temperature())
+    answers.check(component, structures, who)
+    if "starts" in task:
+        starts, temperature = structures[: task["starts"]], answers.temperature(cast(Sampler, component), who)
+        refuse_hot(starts, temperature, task["temperature_quantile"])
+        for plain in task["bias"]:
+            of_plain(plain).try_out(starts, temperature)
     return {"engine": engine_version(component)}
 
 
@@ -127,48 +218,51 @@ def engine(task: Plain) -> Plain:
 
 
 def label(task: Plain) -> Plain:
-    """A label, from the store or computed and put there."""
+    """A label, from the store or computed and put there; or who is computing it, for a driver to wait for."""
     spec, structure = Spec.from_plain(task["reference"]), from_plain(task["structure"])
     files = label_places(task)
     if any(map(has_label, files)):
         return {"cached": True}
-    reference = cast(Reference, build(spec))
+    file = label_place(files)
+    with claimed(claim_file(file)) as other:
+        if other is not None:
+            return {"cached": True, "computed_by": str(other)}
+        if any(map(has_label, files)):  # it was finished just now
+            return {"cached": True}
+        return _computed(spec, structure, file, task)
+
+
+def _computed(spec: Spec, structure: Atoms, file: Path, task: Plain) -> Plain:
+    reference, who = cast(Reference, build(spec)), answers.named(spec)
     require_engine(reference)
-    scratch = _attempt(Path(task["folder"]))
+    own = _attempt(Path(task["folder"]))
     start = time.perf_counter()
-    found = reference.label(structure, LabelTask(scratch, _resources(task)))
-    if not trustworthy(found, structure):
-        raise ReferenceFailed("the reference returned energy or forces that are not finite")
+    with scratch.inside(own), answers.blamed(who):
+        found = reference.label(structure.copy(), LabelTask(own, _resources(task)))
+    found = answers.label(found, structure, who)
     record = {
         "structure": to_plain(with_label(structure, found)),
         "reference": spec.to_plain(),
         "seconds": time.perf_counter() - start,
     }
-    _keep_label(files, record)
-    shutil.rmtree(scratch, ignore_errors=True)
+    if not has_label(file):  # one that others have put there is theirs, and stays
+        write_label(file, record, durable=False)  # the driver sees to that before it believes it
+    shutil.rmtree(own, ignore_errors=True)
     return {"cached": False}
 
 
 def train(task: Plain) -> Plain:
     """One member of a committee; the weights are copied into the folder of models, named by their hash."""
-    potential = cast(Potential, build(Spec.from_plain(task["potential"])))
+    spec = Spec.from_plain(task["potential"])
+    potential, who = cast(Potential, build(spec)), answers.named(spec)
     require_engine(potential)
     manifest = read_sealed(Path(task["manifest"]))
     checkpoints = Path(task["folder"]) / "training"
     checkpoints.mkdir(parents=True, exist_ok=True)
-    parent = task["parent"]
-    result = potential.train(
-        TrainingTask(
-            training=read_labels(manifest["training"]),
-            validation=read_labels(manifest["validation"]),
-            atomic_energies=manifest["atomic_energies"],
-            seed=task["seed"],
-            folder=checkpoints,
-            parent=ModelFile.from_plain(parent).verified() if parent else None,
-            steps=task["steps"],
-            resources=_resources(task),
-        )
-    )
+    asked = _training_task(task, manifest, checkpoints)
+    with scratch.inside(checkpoints), answers.blamed(who):
+        found = potential.train(asked)
+    result = answers.training(found, checkpoints, who)
     weights = file_digest(result.model)
     kept = Path(task["weights"]) / f"{weights}{result.model.suffix}"
     copy_atomically(result.model, kept)
@@ -180,25 +274,44 @@ def train(task: Plain) -> Plain:
     }
 
 
+def _training_task(task: Plain, manifest: Plain, folder: Path) -> TrainingTask:
+    parent = task["parent"]
+    return TrainingTask(
+        training=read_labels(manifest["training"]),
+        validation=read_labels(manifest["validation"]),
+        atomic_energies=manifest["atomic_energies"],
+        seed=task["seed"],
+        folder=folder,
+        parent=ModelFile.from_plain(parent).verified() if parent else None,
+        steps=task["steps"],
+        resources=_resources(task),
+    )
+
+
 def sample(task: Plain) -> Plain:
     """One segment of each of several walkers, driven by the first model, watched by the whole committee."""
-    sampler = cast(Sampler, build(Spec.from_plain(task["sampler"])))
+    spec = Spec.from_plain(task["sampler"])
+    sampler = cast(Sampler, build(spec))
     require_engine(sampler)
     resources = _resources(task)
     members = _members(task["models"], resources)
     walkers = [read_walker(plain) for plain in task["walkers"]]
     biases = [_bias(plain, walker, sampler) for plain, walker in zip(task["walkers"], walkers, strict=True)]
-    visits = sample_together(
-        sampler,
-        walkers,
-        [_sampling_task(plain, task, resources) for plain in task["walkers"]],
-        driving=members[0],
-        committee=Committee(members),
-        limits=Limits.model_validate(task["limits"]),
-        biases=biases,
-    )
     folder, structures = Path(task["folder"]), Path(task["candidates"])
     attempt = _attempt(folder)
+    with scratch.inside(attempt):
+        visits = sample_together(
+            sampler,
+            walkers,
+            [_sampling_task(plain, task, resources) for plain in task["walkers"]],
+            driving=members[0],
+            committee=Committee(members),
+            limits=Limits.model_validate(task["limits"]),
+            biases=biases,
+            who=answers.named(spec),
+        )
+    seen = [visit.most_uncertain for visit in visits if visit.most_uncertain]
+    answers.disagreeing(members, [(checked.structure, checked.prediction) for checked in seen])
     ended = zip(task["walkers"], visits, biases, strict=True)
     told = [_visited(plain["walker"], visit, attempt, structures, bias) for plain, visit, bias in ended]
     return {"walkers": [{**one, **_inside(folder, one)} for one in told]}
@@ -253,7 +366,9 @@ def require_engine(component: Component | type[Component]) -> None:
         return
     try:
         importlib.import_module(component.engine)
-    except Exception as error:  # an engine's import can fail in any way
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # an engine's import can fail in any way, sys.exit among them
         raise EngineMissing(
             f"{component.kind} '{component.name}' needs '{component.engine}', which cannot be imported on the "
             f"worker {socket.gethostname()} ({type(error).__name__}: {error}); install it there"
@@ -287,24 +402,24 @@ def label_places(task: Plain) -> list[Path]:
     return [label_file(Path(store), spec, structure) for store in dict.fromkeys(stores)]
 
 
-def _keep_label(files: Sequence[Path], record: Plain) -> None:
-    """Write a label to the first place that takes it; the driver sees to it that it is durable.
+def label_place(files: Sequence[Path]) -> Path:
+    """Where a label that is nowhere yet is computed for: the first place that takes it.
 
     In a store that users share a label may lie that this one may not read: it is not ours to replace.
     """
     *shared, own = files
-    for file in shared:
-        if not is_barred(file):
-            try:
-                return write_label(file, record, durable=False)
-            except OSError as error:
-                if error.errno not in NO_ENTRY:
-                    raise
-    return write_label(own, record, durable=False)
+    return next((file for file in shared if not is_barred(file) and _takes(file.parent)), own)
 
 
-NO_ENTRY = (errno.EACCES, errno.EPERM, errno.EROFS)
-"""What a store says that this user may read at most."""
+def _takes(folder: Path) -> bool:
+    """Whether this user may write into a folder, or make it."""
+    there = next(one for one in (folder, *folder.parents) if one.exists())
+    return os.access(there, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
+def claim_file(label: Path) -> Path:
+    """Beside a label that somebody computes: who that is."""
+    return label.with_suffix(".claim")
 
 
 def write_label(file: Path, record: Plain, durable: bool = True) -> None:
@@ -384,7 +499,7 @@ def read_structure(structures: Path, key: str) -> Plain:
 def trustworthy(found: Label, structure: Atoms) -> bool:
     """Whether a label is made of numbers, as many as the structure needs."""
     shapes = found.forces.shape == (len(structure), 3)
-    stress = found.stress is None or bool(np.isfinite(found.stress).all())
+    stress = found.stress is None or (found.stress.shape == (6,) and bool(np.isfinite(found.stress).all()))
     return bool(shapes and stress and np.isfinite(found.energy) and np.isfinite(found.forces).all())
 
 
@@ -410,7 +525,7 @@ def _bias(plain: Plain, walker: Walker, sampler: Sampler) -> WalkerBias | None:
     return WalkerBias([of_plain(one) for one in plain["bias"]], walker, kept, sampler.target_temperature())
 
 
-def _members(models: Sequence[Plain], resources: Resources) -> list[Predictor]:
+def _members(models: Sequence[Plain], resources: Resources) -> list[Answering]:
     return load_members([Member.from_plain(plain) for plain in models], resources.device)
 
 
@@ -440,7 +555,7 @@ def _visited(number: int, visit: Visited, folder: Path, structures: Path, bias: 
     met = {"candidate": _write_candidate(visit.most_uncertain, structures)} if visit.most_uncertain else {}
     if visit.segment is None:
         error = cast(BaseException, visit.error)
-        return {"walker": number, "failure": failure(error), **met}
+        return {"walker": number, "failure": failure(error, folder), **met}
     segment = visit.segment
     state = segment.walker.state
     file = folder / f"walker-{number}.json"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 
+from psiflow_core import answers
+from psiflow_core.answers import Answering
 from psiflow_core.bias import Bias, Memory, WalkerBias
+from psiflow_core.checks import check
 from psiflow_core.components import Predictor, Resources, Sampler, SamplingTask, Segment, Spec, Walker
 from psiflow_core.errors import OptionError
 from psiflow_core.learning.schemes import Incremental, Place, biases_at
@@ -17,8 +20,7 @@ from psiflow_core.learning.walkers import Segments, Walking, derive_seed
 from psiflow_core.models import TrainedPotential
 from psiflow_core.plugins import build
 from psiflow_core.predictors import CalculatorPredictor
-from psiflow_core.sampling import Limits, Visited, sample_together
-from psiflow_core.structures import check
+from psiflow_core.sampling import Limits, Visited, refuse_hot, sample_together
 from psiflow_core.tasks import require_engine
 
 SOUND = Limits(deviation=1e6, lost=1e6)
@@ -81,10 +83,11 @@ def sample(
         OptionError, StructureError: what was given cannot be, or does not fit the structures.
         EngineMissing: the sampler's engine cannot be imported here.
         WalkerExploded: energy or forces are not finite.
+        WrongAnswer: the sampler or the potential does not keep its contract.
     """
     segment = Segments(steps=steps, check_every=check_every, stride=stride)
-    given = [start] if isinstance(start, Atoms | Trajectory) else list(start)
-    moving = _sampler(sampler, given)
+    given = _given(start)
+    moving = _sampler(sampler, given, limits)
     walkers = [one.walker if isinstance(one, Trajectory) else Walker(one.copy()) for one in given]
     biases = _biased(given, walkers, bias, steps, moving)
     predictor = _predictor(potential, device)
@@ -98,7 +101,7 @@ def sample(
         )
         for number in range(len(walkers))
     ]
-    visits = sample_together(moving, walkers, tasks, predictor, predictor, limits, biases)
+    visits = sample_together(moving, walkers, tasks, predictor, predictor, limits, biases, answers.named(sampler))
     return [_trajectory(visit, bias) for visit, bias in zip(visits, biases, strict=True)]
 
 
@@ -109,18 +112,28 @@ def _trajectory(visit: Visited, bias: WalkerBias) -> Trajectory:
     return Trajectory(visit.segment, bias.biases, bias.memories)
 
 
-def _sampler(sampler: Spec, given: Sequence[Atoms | Trajectory]) -> Sampler:
-    """The sampler, once it has accepted the structures."""
-    if not isinstance(sampler, Spec) or sampler.kind != "sampler":
-        raise OptionError(f"sampler: {sampler!r} is none; make one with psiflow.sampler(name, …)")
+def _given(start: Any) -> list[Atoms | Trajectory]:
+    """The starts, one or several."""
+    several = start if isinstance(start, Iterable) and not isinstance(start, Atoms | str) else [start]
+    given = list(several)
     for one in given:
         if not isinstance(one, Atoms | Trajectory):
             raise OptionError(f"start: {one!r} is neither an ASE Atoms nor a Trajectory; read files with ase.io.read")
+    return given
+
+
+def _sampler(sampler: Spec, given: Sequence[Atoms | Trajectory], limits: Limits) -> Sampler:
+    """The sampler, once it has accepted the structures."""
+    if not isinstance(sampler, Spec) or sampler.kind != "sampler":
+        raise OptionError(f"sampler: {sampler!r} is none; make one with psiflow.sampler(name, …)")
     structures = [one.structure if isinstance(one, Trajectory) else one for one in given]
     check(structures, "start")
     moving = cast(Sampler, build(sampler))
     require_engine(moving)
-    moving.check(structures)
+    who = answers.named(sampler)
+    answers.check(moving, structures, who)
+    fresh = [one for one in given if isinstance(one, Atoms)]
+    refuse_hot(fresh, answers.temperature(moving, who), limits.temperature_quantile)
     return moving
 
 
@@ -128,9 +141,9 @@ def _predictor(potential: TrainedPotential | Predictor | Calculator, device: str
     if isinstance(potential, TrainedPotential):
         return potential.predictor(device)
     if isinstance(potential, Predictor):
-        return potential
+        return Answering(potential, f"predictor {type(potential).__name__}")
     if isinstance(potential, Calculator):
-        return CalculatorPredictor(potential)
+        return Answering(CalculatorPredictor(potential), f"calculator {type(potential).__name__}")
     raise OptionError(f"potential: {potential!r} is no TrainedPotential, predictor or ASE calculator")
 
 

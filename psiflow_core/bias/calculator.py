@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 from ase import Atoms
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, field_validator
 
+from psiflow_core import answers
 from psiflow_core.bias.contract import Bias, Memory
 from psiflow_core.components import LabelTask, Prediction, Reference, Spec
+from psiflow_core.options import in_full
 from psiflow_core.plugins import build
 
 
@@ -24,13 +26,20 @@ class AseCalculator(Bias):
     calculator: str
     """`emt`, `lj`, `tblite`, another name that ASE knows, or `package.module:Class`."""
     parameters: dict[str, JsonValue] = Field(default_factory=dict)
-    """Keyword arguments of the calculator, in the units of its own documentation."""
+    """Keyword arguments of the calculator, in the units of its own documentation. The path of a file that is there
+    when the option is given is taken in full."""
     weight: float = 1.0
     """What its energy is multiplied by. [1]"""
 
+    @field_validator("parameters")
+    @classmethod
+    def _in_full(cls, given: dict[str, JsonValue]) -> Any:
+        return in_full(given)
+
     def evaluate(self, structure: Atoms, memory: Memory) -> Prediction:
         with TemporaryDirectory() as folder:  # for calculators that run a program
-            label = self._reference.label(structure, LabelTask(Path(folder)))
+            found = self._reference.label(structure.copy(), LabelTask(Path(folder)))
+        label = answers.label(found, structure, f"calculator '{self.calculator}' of bias 'ase'")
         stress = None if label.stress is None else self.weight * label.stress
         return Prediction(self.weight * label.energy, self.weight * label.forces, stress)
 

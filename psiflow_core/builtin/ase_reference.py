@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from ase import Atoms
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, field_validator
 
 from psiflow_core.components import LabelTask, Reference
 from psiflow_core.errors import EngineMissing, OptionError, ReferenceFailed, StructureError, did_you_mean
+from psiflow_core.options import in_full
 from psiflow_core.structures import Label, charge_of, isolated_atom, species, spin_of
 
 if TYPE_CHECKING:
@@ -39,7 +40,13 @@ class AseReference(Reference):
     calculator: str
     """`emt`, `lj`, `tblite`, another name that ASE knows, or `package.module:Class`."""
     parameters: dict[str, JsonValue] = Field(default_factory=dict)
-    """Keyword arguments of the calculator, in the units of its own documentation."""
+    """Keyword arguments of the calculator, in the units of its own documentation. The path of a file that is there
+    when the option is given is taken in full."""
+
+    @field_validator("parameters")
+    @classmethod
+    def _in_full(cls, given: dict[str, JsonValue]) -> Any:
+        return in_full(given)
 
     def label(self, structure: Atoms, task: LabelTask) -> Label:
         calculator = self._build(structure, task)
@@ -48,9 +55,13 @@ class AseReference(Reference):
         try:
             with np.errstate(all="ignore"):  # what is not a number is told below
                 label = _ask(atoms)
-        except Exception as error:  # a calculator raises whatever its code met
-            message = f"calculator '{self.calculator}' failed: {error or type(error).__name__}"
-            raise ReferenceFailed(message, _reason(error)) from error
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a calculator raises whatever its code met, sys.exit among it
+            said = (
+                f"{type(error).__name__}: {error}" if isinstance(error, SystemExit) else error or type(error).__name__
+            )
+            raise ReferenceFailed(f"calculator '{self.calculator}' failed: {said}", _reason(error)) from error
         if not np.isfinite(label.energy) or not np.isfinite(label.forces).all():
             raise ReferenceFailed(f"calculator '{self.calculator}' gave an energy or forces that are not numbers")
         return label
@@ -169,10 +180,10 @@ def _ask(atoms: Atoms) -> Label:
     results = atoms.calc.results
     energy = float(results["free_energy"] if "free_energy" in results else atoms.get_potential_energy())
     has_stress = atoms.pbc.all() and "stress" in atoms.calc.implemented_properties
-    return Label(energy, np.array(forces, float), np.array(atoms.get_stress(), float) if has_stress else None)
+    return Label(energy, np.array(forces), np.array(atoms.get_stress()) if has_stress else None)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     from ase.calculators.calculator import CalculatorSetupError
 
     if type(error).__name__ in UNCONVERGED or "not converge" in str(error).lower():

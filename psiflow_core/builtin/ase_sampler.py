@@ -195,6 +195,12 @@ class RandomDisplacement(Sampler):
     strain: float = Field(default=0.0, ge=0, lt=0.5)
     """Each component of the strain of a periodic structure is drawn evenly from ± this. [1]"""
 
+    @model_validator(mode="after")
+    def _displaces(self) -> RandomDisplacement:
+        if not self.amplitude and not self.strain:
+            raise ValueError("amplitude and strain are both zero, so that nothing would move; give one of them a value")
+        return self
+
     def sample(self, walker: Walker, forces: Calculator, task: SamplingTask, monitor: Monitor) -> Segment:
         state = read_state(self, walker)
         rng = random_stream(state, task.seed)

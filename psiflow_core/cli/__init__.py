@@ -15,6 +15,9 @@ from rich.text import Text
 from psiflow_core.cli import environments, labels
 from psiflow_core.components import Kind
 from psiflow_core.errors import PsiflowError
+from psiflow_core.interruption import ends_in_order
+from psiflow_core.terminal import Terminal, take_every_character
+from psiflow_core.texts import sound
 
 app = typer.Typer(
     name="psiflow",
@@ -167,8 +170,8 @@ def doctor(
 
 def stdout() -> Console:
     """The terminal; where there is none, lines are wide enough for tables to be read and searched."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=140)
+    console = Terminal()
+    return console if console.is_terminal else Terminal(width=140)
 
 
 def show(what: RenderableType) -> None:
@@ -179,15 +182,16 @@ def show(what: RenderableType) -> None:
 
 def _warned(message: Warning | str, *where: object, **more: object) -> None:
     """A warning as one line, without the line of code that gave it."""
-    Console(stderr=True, highlight=False).print(Text(f"warning: {message}", style="yellow"), soft_wrap=True)
+    Terminal(sys.stderr).print(Text(f"warning: {sound(str(message))}", style="yellow"), soft_wrap=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. What a user can be told is one line, never a traceback."""
+    take_every_character()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), ends_in_order():
             warnings.showwarning = _warned
             app(None if arguments is None else list(arguments))
     except PsiflowError as error:
-        Console(stderr=True, highlight=False).print(Text(f"error: {error}", style="bold red"), soft_wrap=True)
+        Terminal(sys.stderr).print(Text(f"error: {error}", style="bold red"), soft_wrap=True)
         sys.exit(1)

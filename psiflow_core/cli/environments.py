@@ -106,6 +106,7 @@ def list_() -> None:
     """List the environments, and what each offers."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     from psiflow_core.cli import show
     from psiflow_core.environments import names, read
@@ -119,7 +120,7 @@ def list_() -> None:
         try:
             found = read(name)
         except EnvironmentUnfit as error:
-            table.add_row(name, "", "", f"[bold red]{error.found}[/]", "")
+            table.add_row(name, "", "", Text(error.found, style="bold red"), "")
             continue
         components = ", ".join(f"{one['component']['kind']} {one['component']['name']}" for one in _extra(found.offers))
         whose = "psiflow's own" if found.own else "adopted"
@@ -157,13 +158,15 @@ def remove(name: Name) -> None:
 @contextmanager
 def _going_on(if_stopped: str) -> Iterator[Step]:
     """Show what goes on: as it changes on a terminal, else a line each."""
+    from rich.text import Text
+
     from psiflow_core.cli import show, stdout
 
     console = stdout()
     try:
         if console.is_terminal:
             with console.status("starting") as status:
-                yield lambda what: status.update(f"{what} …")
+                yield lambda what: status.update(Text(f"{what} …"))
         else:
             yield lambda what: show(f"{what} …")
     except KeyboardInterrupt:

@@ -24,6 +24,7 @@ from psiflow_core.learning.campaign import WORK, Failure, State
 from psiflow_core.learning.dispatch import INPUT, PATHS, components_of
 from psiflow_core.learning.records import Recorded, read_campaign
 from psiflow_core.plugins import build
+from psiflow_core.scratch import OUTPUT, last_words
 from psiflow_core.served import ask_once
 from psiflow_core.structures import Plain, digest, label_of
 from psiflow_core.tasks import has_label, label_places, perform, read_label, read_walker
@@ -115,7 +116,7 @@ def rerun(folder: Path, task: str, show: Callable[[str], None]) -> bool:
         outcome = perform(kept["kind"], given)
     lines = list(_told(outcome, given, campaign.state, failed))
     show("\n".join(lines))
-    return not _traces(outcome)
+    return not _traces(outcome) and "computed_by" not in outcome["value"]
 
 
 def _own_folder(folder: Path) -> Path:
@@ -138,7 +139,7 @@ def _table(campaign: Recorded, found: list[Failed]) -> Table:
     table.columns[0].no_wrap = True
     for failed in found:
         failure = failed.failure
-        message = " ".join(failure.message.split())
+        message = " ".join(failure.told.split())
         said = message if len(message) <= SHOWN else f"{message[: SHOWN - 1]}…"
         table.add_row(failure.task, failure.kind, _subject(campaign, failed), failure.reason, _tries(failed), said)
     return table
@@ -152,6 +153,19 @@ def _commands(campaign: Recorded, found: list[Failed]) -> Iterator[Text]:
         where = failed.folder or "not known: an older version wrote this journal"
         command = f"psiflow rerun {shlex.quote(str(campaign.store.folder))} {task}  # {where}"
         yield Text(command, no_wrap=True, overflow="ignore")
+        for line in _behind(failed):
+            yield Text(f"# {line}", no_wrap=True, overflow="ignore", style="dim")
+
+
+def _behind(failed: Failed) -> Iterator[str]:
+    """Where an exception was raised, and what the task printed last, with where the rest of it is."""
+    failure = failed.failure
+    if failure.where:
+        yield f"{failure.type} at {failure.where}"
+    said = last_words(failed.folder) if failed.folder else []
+    if said:
+        yield f"it printed ({failed.folder}/{OUTPUT}): {said[0]}"
+        yield from said[1:]
 
 
 def _tries(failed: Failed) -> str:
@@ -274,8 +288,14 @@ def _traces(outcome: Plain) -> list[str]:
 def _told(outcome: Plain, given: Plain, state: State, failed: Failed) -> Iterator[str]:
     traces = _traces(outcome)
     yield from traces
+    printed = Path(given["folder"]) / OUTPUT
+    if printed.is_file():
+        yield f"What it printed is in {printed}."
     if traces:
         yield f"It failed again, after {outcome['seconds']:.1f} s."
+        return
+    if "computed_by" in outcome["value"]:
+        yield f"It was not run: {outcome['value']['computed_by']} is computing this very label."
         return
     yield f"It succeeded, in {outcome['seconds']:.1f} s."
     if failed.failure.kind == "label":

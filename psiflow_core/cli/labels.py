@@ -12,6 +12,7 @@ from psiflow_core.errors import OptionError
 
 if TYPE_CHECKING:
     from psiflow_core.components import Spec
+    from psiflow_core.foreign_labels import Names
     from psiflow_core.labels import Moved
 
 app = typer.Typer(
@@ -56,17 +57,30 @@ def import_(
     option: Annotated[
         list[str] | None, typer.Option(help="An option of that reference: key=value.", show_default=False)
     ] = None,
+    energy: Annotated[str | None, typer.Option(help="Name of the energy in the file. [eV]", show_default=False)] = None,
+    forces: Annotated[
+        str | None, typer.Option(help="Name of the forces in the file. [eV/Å]", show_default=False)
+    ] = None,
+    stress: Annotated[
+        str | None, typer.Option(help="Name of the stress in the file. [eV/Å³]", show_default=False)
+    ] = None,
+    virial: Annotated[
+        str | None, typer.Option(help="Name of the virial, -stress times volume. [eV]", show_default=False)
+    ] = None,
 ) -> None:
     """Put the labels of a file into a label store.
 
     What psiflow exported becomes what it was. The labels of others need
     --reference, and its options with --option: they then count as labels of
     that reference, and whoever asks it for such a structure gets them.
+    Labels under other names than energy and forces are found by --energy and
+    --forces, and by --stress or --virial.
     """
     from psiflow_core.labels import import_labels, put, require_store
 
     require_store(store)
-    _tell(put(import_labels(file, _spec(reference, option or [])), store), store)
+    names = _names(energy, forces, stress, virial)
+    _tell(put(import_labels(file, _spec(reference, option or []), names), store), store)
 
 
 @app.command()
@@ -117,6 +131,17 @@ def _spec(reference: str | None, options: list[str]) -> Spec | None:
             raise OptionError("--option is for a reference: give --reference NAME too")
         return None
     return catalogue.spec("reference", reference, dict(map(_option, options)))
+
+
+def _names(energy: str | None, forces: str | None, stress: str | None, virial: str | None) -> Names | None:
+    """Where the labels are in a file; None for ASE's names."""
+    from psiflow_core.foreign_labels import Names
+
+    if energy is not None and forces is not None:
+        return Names(energy, forces, stress, virial)
+    if energy or forces or stress or virial:
+        raise OptionError("name the energy and the forces of the label: --energy NAME --forces NAME")
+    return None
 
 
 def _option(text: str) -> tuple[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -13,11 +13,13 @@ from psiflow_core.components import Kind, Spec
 from psiflow_core.context import Context, Work
 from psiflow_core.environments import adopt
 from psiflow_core.errors import OptionError, did_you_mean
+from psiflow_core.foreign_labels import Names, read_labelled
 from psiflow_core.learning.online import OnlineLearning, Result
 from psiflow_core.structures import Plain
 
 COMPONENTS: tuple[Kind, ...] = ("potential", "sampler", "reference")
 PATHS = ("start", "folder", "test", "data", "model", "labels")
+NAMES = tuple(field.name for field in fields(Names))
 NEEDED = (*COMPONENTS, "budget", "start", "folder")
 
 
@@ -28,12 +30,16 @@ class Request:
     learning: OnlineLearning
     paths: dict[str, Path]
     """`start` and `folder`, and those of `test`, `data`, `model` and `labels` that were given."""
+    names: dict[str, str]
+    """What the labels of `data` are called in its file: energy, forces, stress or virial; empty for ASE's names."""
     pools: dict[str, Spec]
     """Executors by the kind of work; `everything` is the one for all that is not named; empty for this machine."""
 
     def run(self, progress: bool = True) -> Result:
         """Run the campaign, as `OnlineLearning.run` does."""
         arguments: dict[str, Any] = {**self.paths, "progress": progress}
+        if self.names:
+            arguments["data"] = read_labelled(self.paths["data"], **self.names)
         if not self.pools:
             return self.learning.run(**arguments)
         named = {work: spec for work, spec in self.pools.items() if work != "everything"}
@@ -65,8 +71,10 @@ def read_request(file: Path) -> Request:
         written = given[kind] if several else [given[kind]]
         found = [component(kind, one, kind) for one in written]
         options[kind] = found if several else found[0]
-    paths = {key: own / _path(key, given[key]) for key in PATHS if given.get(key) is not None}
-    return Request(OnlineLearning(**options), paths, _pools(given.get("context")))
+    data, names = _data(given.get("data"))
+    placed = {**given, "data": data}
+    paths = {key: own / _path(key, placed[key]) for key in PATHS if placed.get(key) is not None}
+    return Request(OnlineLearning(**options), paths, names, _pools(given.get("context")))
 
 
 def component(kind: Kind, given: object, where: str) -> Spec:
@@ -107,6 +115,23 @@ def _adopt(given: object, own: Path) -> None:
             raise OptionError(f"environments.{name}: write a folder, or the words that start a Python, not {where!r}")
         there = own / Path(words[0]).expanduser()
         adopt(str(name), there if len(words) == 1 and there.exists() else words)
+
+
+def _data(given: object) -> tuple[object, dict[str, str]]:
+    """The file of the data, and what its labels are called there."""
+    if not isinstance(given, dict):
+        return given, {}
+    names = {name: value for name, value in given.items() if name != "file"}
+    known = ("file", *NAMES)
+    for name, value in given.items():
+        if name not in known or not isinstance(value, str):
+            raise OptionError(
+                f"data: {name}={value!r}; write names in {', '.join(known)}.{did_you_mean(str(name), known)}"
+            )
+    for name in ("file", "energy", "forces"):
+        if name not in given:
+            raise OptionError(f"data: {name} is missing; write {{file: …, energy: …, forces: …}}, and stress or virial")
+    return given["file"], names
 
 
 def _path(key: str, given: object) -> Path:

@@ -97,7 +97,7 @@ def _failures(failures: list[Failure]) -> RenderableType:
     table = Table("failures", "task", "reason", "the last one said", box=box.SIMPLE_HEAD)
     table.columns[0].justify = "right"
     counts = Counter((failure.kind, failure.reason) for failure in failures)
-    last = {(failure.kind, failure.reason): failure.message for failure in failures}
+    last = {(failure.kind, failure.reason): failure.told for failure in failures}
     for (kind, reason), count in counts.most_common():
         message = " ".join(last[kind, reason].split())
         table.add_row(str(count), kind, reason, message if len(message) <= SHOWN else f"{message[: SHOWN - 1]}…")

@@ -14,6 +14,7 @@ from typing import Literal
 
 from psiflow_core.learning.schemes import ARRIVED
 from psiflow_core.structures import Plain
+from psiflow_core.tasks import told
 
 Origin = Literal["atom", "initial", "bootstrap", "walker", "test"]
 Status = Literal["queued", "labelling", "labelled", "failed", "dropped"]
@@ -197,6 +198,15 @@ class Failure:
     """How often the task had been started by then."""
     whole: bool = True
     """Whether all of the task failed, and not only one walker of it."""
+    plugin: str = ""
+    """The plugin that raised an exception of its own; empty where a type of psiflow's tells what is wrong."""
+    where: str = ""
+    """File and line of where the exception was raised."""
+
+    @property
+    def told(self) -> str:
+        """The message, as `psiflow_core.tasks.told`."""
+        return told(vars(self))
 
 
 def label_task(candidate: Candidate) -> str:

@@ -16,17 +16,19 @@ from ase import Atoms
 
 from psiflow_core.components import Spec
 from psiflow_core.context import Outcome, Work
-from psiflow_core.errors import FileCorrupt, ModelCorrupt
+from psiflow_core.errors import FileCorrupt, ModelCorrupt, PsiflowError
 from psiflow_core.files import holds, sealed, write_atomically, write_sealed
 from psiflow_core.learning.campaign import WORK, Candidate, Generation, State, Task, WalkerRecord
 from psiflow_core.learning.metrics import error_at
 from psiflow_core.learning.schemes import Place, biases_at
 from psiflow_core.learning.settings import Settings
+from psiflow_core.learning.stopping import ALIKE, WRONG
+from psiflow_core.learning.values import malformed
 from psiflow_core.learning.walkers import derive_seed
 from psiflow_core.models import Member, ModelFile
 from psiflow_core.store import Store
 from psiflow_core.structures import Plain, digest, label_of, sha256, to_plain
-from psiflow_core.tasks import has_label, is_barred, label_places, read_label
+from psiflow_core.tasks import failure, has_label, is_barred, label_place, label_places, read_label
 
 PATHS = {"file", "path", "folder", "labels", "own_labels", "manifest", "weights", "candidates"}
 """Names under which paths stand in a task's input."""
@@ -96,9 +98,13 @@ class Dispatch:
         return Order(task, cast(Work, WORK[task.kind]), content, *components_of(task.kind, content))
 
     def tried_out(self) -> Plain:
-        """What a check of the sampler asks besides: whether the walkers' biases work where they start."""
-        biases = self._biases(WalkerRecord(0))
-        return {"bias": biases, "starts": len(self._start)} if biases else {}
+        """What a check of the sampler asks besides: whether walkers, and their biases, can begin where they start."""
+        return {
+            "spec": self._sampler_at(0.0),
+            "bias": self._biases(WalkerRecord(0)),
+            "starts": len(self._start),
+            "temperature_quantile": self._settings.walking.limits.temperature_quantile,
+        }
 
     def known(self, order: Order) -> Outcome | None:
         """The outcome, where it is there already: a label in the store, or a result that outlived a driver."""
@@ -106,12 +112,13 @@ class Dispatch:
         if found is not None and "value" in found and self._intact(order, found["value"]):
             return Outcome(order.task.id, found["value"], None, found["seconds"], found["worker"])
         if order.task.kind == "label":
-            file = self._label_file(order)
+            file = self.label_file_of(order)
             if has_label(file):
                 return Outcome(order.task.id, {"cached": True}, None)
-            if is_barred(file) and self._store.labels != self._store.own_labels:
+            asked = label_places(order.input)[0]
+            if is_barred(asked) and self._store.labels != self._store.own_labels:
                 warnings.warn(
-                    f"the label {file} may not be read by this user: it is computed again, and kept in "
+                    f"the label {asked} may not be read by this user: it is computed again, and kept in "
                     f"{self._store.own_labels}",
                     stacklevel=2,
                 )
@@ -147,16 +154,27 @@ class Dispatch:
         """Kind and data of the event that records how a task ended."""
         told: Plain = {"task": order.task.id, "seconds": outcome.seconds, "worker": outcome.worker}
         if outcome.failure is not None:
+            if outcome.failure["type"] == ALIKE:
+                self._store.forget_trainings()
             return "failed", told | self._failure(order, outcome.failure, state)
-        value = cast(Plain, outcome.value)
+        try:
+            return self._success(order, cast(Plain, outcome.value), told, state)
+        except (PsiflowError, KeyError, TypeError, ValueError) as error:  # what a worker or a disk has made of it
+            self._store.forget_result(order.folder)
+            return "failed", told | self._failure(order, failure(error), state)
+
+    def _success(self, order: Order, value: Plain, told: Plain, state: State) -> tuple[str, Plain]:
+        wrong = malformed(order.task, value)
+        if wrong:
+            raise ValueError(f"the result of {order.task.id} cannot be built on ({wrong}); it is computed again")
         about = order.task.about
         if order.task.kind == "label":
-            file = self._label_file(order)
+            file = self.label_file_of(order)
             verdict = self._verdict(state.candidates[about["candidate"]], file)
             return "labelled", told | verdict | {"cached": value["cached"]}
         if order.task.kind == "train":
             model = value["model"] | {"path": self._relative(self._store.models / value["model"]["path"])}
-            result = value | {"model": model, "seconds": outcome.seconds}
+            result = value | {"model": model, "seconds": told["seconds"]}
             return "trained", told | {"generation": about["generation"], "member": about["member"], "result": result}
         if order.task.kind == "sample":
             moved = architectures(self._potentials)[self._turn(order.task, state)]
@@ -200,7 +218,7 @@ class Dispatch:
         manifest = {
             "training": self._files(state, generation.training),
             "validation": self._files(state, generation.validation),
-            "atomic_energies": self._atomic_energies(state),
+            "atomic_energies": self.atomic_energies(state),
         }
         diverged = sum(1 for failed in state.failures if failed.task == task.id and failed.type == "TrainingFailed")
         parent = None
@@ -220,10 +238,8 @@ class Dispatch:
 
     def _sample(self, task: Task, state: State) -> Plain:
         walking = self._settings.walking
-        ramped = walking.ramped(task.about["progress"] / self._settings.budget.labels)
-        sampler = {**vars(self._sampler), "options": {**self._sampler.options, **ramped}}
         return {
-            "sampler": Spec(**sampler).to_plain(),
+            "sampler": self._sampler_at(task.about["progress"] / self._settings.budget.labels),
             "models": self._driven(task, state),
             "walkers": [self._walker_input(number, state) for number in task.about["walkers"]],
             "steps": walking.segment.steps,
@@ -232,6 +248,11 @@ class Dispatch:
             "limits": walking.limits.model_dump(mode="json"),
             "candidates": str(self._store.structures),
         }
+
+    def _sampler_at(self, progress: float) -> Plain:
+        """The sampler, its options ramped to this fraction of the labels."""
+        ramped = self._settings.walking.ramped(progress)
+        return Spec(**{**vars(self._sampler), "options": {**self._sampler.options, **ramped}}).to_plain()
 
     def _driven(self, task: Task, state: State) -> list[Plain]:
         """The models, that which moves the walkers first: potentials take turns."""
@@ -299,21 +320,21 @@ class Dispatch:
         files = [state.candidates[number].file for number in candidates]
         return [str(self._store.absolute(file)) for file in files if file is not None]
 
-    def _atomic_energies(self, state: State) -> dict[str, float]:
+    def atomic_energies(self, state: State) -> dict[str, float]:
         atoms = [read_label(self._store.absolute(atom.file or ""))[0] for atom in state.of("atom")]
         return {atom.get_chemical_formula(): label_of(atom).energy for atom in atoms}
 
-    def _label_file(self, order: Order) -> Path:
-        """Where the label of a task is; where it is asked for, if it is nowhere."""
+    def label_file_of(self, order: Order) -> Path:
+        """Where the label that an order asks for is, or will be."""
         files = label_places(order.input)
-        return next(filter(has_label, files), files[0])
+        return next(filter(has_label, files), label_place(files))
 
     def _verdict(self, candidate: Candidate, file: Path) -> Plain:
         """Hold the label against what the model said of the structure when it chose it."""
         labelled, record = read_label(file)
         prediction, error = self._prediction(candidate.structure), None
-        if prediction is not None and candidate.origin == "walker":
-            error = error_at(labelled, prediction)
+        if candidate.origin == "walker":
+            error = _error(labelled, prediction)
         thresholds = self._settings.walking.errors
         return {
             "candidate": candidate.id,
@@ -341,8 +362,10 @@ class Dispatch:
 
     def _intact(self, order: Order, value: Plain) -> bool:
         """Whether the files that a result speaks of are there, and are what it was made of."""
+        if malformed(order.task, value) or _betrayed(value):
+            return False
         if order.task.kind == "label":
-            return has_label(self._label_file(order))
+            return has_label(self.label_file_of(order))
         files: list[Plain] = []
         if order.task.kind == "train":
             files = [{"file": self._store.models / value["model"]["path"], "digest": value["model"]["digest"]}]
@@ -358,10 +381,10 @@ class Dispatch:
     def _relative(self, path: Path) -> str:
         return self._store.relative(str(path))
 
-    def _failure(self, order: Order, failure: Plain, state: State) -> Plain:
+    def _failure(self, order: Order, met: Plain, state: State) -> Plain:
         attempts = state.attempts[order.task.id]
-        again = self._settings.stopping.tries_again(order.task.kind, failure["type"], failure["reason"], attempts)
-        told = {name: failure[name] for name in ("type", "reason", "message", "trace")}
+        again = self._settings.stopping.tries_again(order.task.kind, met["type"], met["reason"], attempts)
+        told = {name: met[name] for name in ("type", "reason", "message", "plugin", "where", "trace")}
         return told | {"again": again} | self._kept(order)
 
     def _kept(self, order: Order) -> Plain:
@@ -373,6 +396,19 @@ class Dispatch:
         except OSError as error:
             told["unkept"] = str(error)
         return told
+
+
+def _error(labelled: Atoms, prediction: Plain | None) -> dict[str, float] | None:
+    """A model's error at a labelled structure; None where what it said is not known, or cannot be read any longer."""
+    try:
+        return None if prediction is None else error_at(labelled, prediction)
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _betrayed(value: Plain) -> bool:
+    """Whether a plugin broke its contract for some walker: it may be mended since."""
+    return any(walker["failure"]["type"] in WRONG for walker in value.get("walkers", ()) if "failure" in walker)
 
 
 def _complete(state: State, upto: int) -> list[Generation]:

@@ -44,11 +44,20 @@ class Driver:
             KeyboardInterrupt: Ctrl-C or SIGTERM came; the message says how to go on.
             EngineMissing, OptionError, StructureError: a check on a worker found what cannot work.
         """
-        journal = self._store.open_for_writing()
-        _tell_of(journal, self._store)
-        try:
-            with self._stop.listening():
+        with contextlib.ExitStack() as ending:
+            journal = self._store.open_for_writing()
+            ending.callback(self._store.release)
+            ending.callback(journal.close)
+            ending.callback(context.abandon)
+            _tell_of(journal, self._store)
+            with self._stop.listening(), self._explained():
                 return self._run(context, journal)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Say what an end means for the campaign."""
+        try:
+            yield
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f"stopped; what workers have finished is kept in {self._store.folder}: run the same again to go on"
@@ -56,16 +65,13 @@ class Driver:
         except OSError as error:
             if error.errno in NO_DISK:
                 raise no_disk(self._store.folder, str(error)) from error
-            if error.filename and Path(error.filename).is_relative_to(self._store.folder):
+            self._store.require_own()  # it may have failed for that
+            if isinstance(error.filename, str) and Path(error.filename).is_relative_to(self._store.folder):
                 raise CampaignError(
                     f"the campaign in {self._store.folder} has stopped: {error}; mend that and run the same again: "
                     "nothing that was finished is lost"
                 ) from error
             raise
-        finally:
-            context.abandon()
-            journal.close()
-            self._store.release()
 
     def _run(self, context: Context, journal: Journal) -> State:
         session = Session(self._campaign, self._store, journal, context)
@@ -74,14 +80,15 @@ class Driver:
         if not ended_before:
             with self._progress.showing(state, session.settings, self._store.folder) as show:
                 show("starting workers, checking engines and structures")
-                session.check()
+                session.check(show)
                 session.propose()
                 self._stop.gentle = True
                 for _ in session.events():
-                    show("")
+                    show(context.waiting())
                     if self._stop.requested:
                         self._wind_down(session, show)
                 self._stop.gentle = False
+        journal.confirm()
         missing = missing_results(self._store, state)
         if missing:
             tell(self._store.folder, missing if ended_before else [], "the results are written again")
@@ -93,7 +100,7 @@ class Driver:
     def _wind_down(self, session: Session, show: Callable[[str], None]) -> None:
         """Wait a while for what is about to finish, write it down, and leave."""
         deadline = time.monotonic() + self._grace
-        while session.state.running and time.monotonic() < deadline:
+        while session.under_way and time.monotonic() < deadline:
             show(f"stopping: up to {self._grace:.0f} s for what is about to finish; once more stops at once")
             session.wind_down()
         raise KeyboardInterrupt

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from psiflow_core.learning.campaign import Candidate, Failure, State, label_task
 from psiflow_core.learning.settings import Settings
-from psiflow_core.learning.stopping import ENDED
+from psiflow_core.learning.stopping import ENDED, WRONG
 
 
 def conclusion(state: State, settings: Settings) -> tuple[str, str] | None:
@@ -70,6 +70,9 @@ def _nothing_new(state: State, settings: Settings) -> bool:
 
 
 def _fatal(state: State, settings: Settings) -> str | None:
+    broken = [failure for failure in state.failures[state.forgiven :] if failure.type in WRONG]
+    if broken:
+        return broken[0].message
     atoms = [atom for atom in state.of("atom") if atom.status == "failed"]
     if atoms:
         return f"the reference cannot compute an isolated atom: {_last_message(state, atoms)}"
@@ -83,7 +86,7 @@ def _fatal(state: State, settings: Settings) -> str | None:
     if given_up:
         last = given_up[-1]
         times = "once" if last.attempts == 1 else f"{last.attempts} times"
-        return f"{last.task} failed {times}; the last: {last.message}"
+        return f"{last.task} failed {times}; the last: {last.told}"
     return _walkers_are_lost(state, settings)
 
 
@@ -105,15 +108,23 @@ def _walkers_are_lost(state: State, settings: Settings) -> str | None:
     segments = sum(walker.astray for walker in state.walkers)
     return (
         f"the last {segments} segments all ended with a walker that had to start over "
-        f"({', '.join(f'{reason}: {count}' for reason, count in reasons.most_common(3))}); "
-        "give more bootstrap structures, or a lower temperature"
+        f"({', '.join(f'{reason}: {count}' for reason, count in reasons.most_common(3))}); {_cure(state)}"
     )
+
+
+def _cure(state: State) -> str:
+    """What helps walkers that start over again and again: nothing, where it is not physics that ends their segments."""
+    ends = {walker.stopped for walker in state.walkers}
+    unforeseen = [one for one in state.failures if not one.whole and one.type in ends and one.type != "WalkerExploded"]
+    if unforeseen:
+        return f"the last: {unforeseen[-1].told}"
+    return "give more bootstrap structures, or a lower temperature"
 
 
 def _last_message(state: State, candidates: Sequence[Candidate]) -> str:
     """Of the failures of these candidates' labels."""
     tasks = {label_task(candidate) for candidate in candidates}
-    messages = [failure.message for failure in state.failures if failure.task in tasks]
+    messages = [failure.told for failure in state.failures if failure.task in tasks]
     return messages[-1] if messages else "no message"
 
 

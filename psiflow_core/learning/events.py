@@ -21,7 +21,7 @@ from psiflow_core.learning.campaign import (
 )
 from psiflow_core.learning.schemes import last_stage
 from psiflow_core.learning.settings import Settings
-from psiflow_core.learning.stopping import ENDED
+from psiflow_core.learning.stopping import ALIKE, ENDED
 from psiflow_core.sampling import UNCERTAIN
 from psiflow_core.structures import Plain
 
@@ -69,7 +69,7 @@ def apply(state: State, event: Event, settings: Settings) -> None:
             "newer psiflow wrote it; go on with that one, or choose another folder"
         )
     if event.kind != "opened" and state.time:
-        state.elapsed += event.time - state.time
+        state.elapsed += max(0.0, event.time - state.time)  # an older journal's clock may have been set back
     state.time, state.last = event.time, event.number
     APPLY[event.kind](state, event.data, settings)
 
@@ -86,10 +86,16 @@ def _opened(state: State, data: Plain, settings: Settings) -> None:
 
 def _reopen(state: State) -> None:
     """Go on after the end: with a larger budget, or once what made the campaign give up is mended."""
-    failed_before = state.finished == "failed"
+    failed_before, failed = state.finished == "failed", state.failures[state.forgiven :]
     state.closing, state.finished, state.forgiven = None, None, len(state.failures)
     if failed_before:
         state.attempts.clear()
+        if state.evaluation is None:
+            state.evaluated = -1
+        if state.newest is not None and state.newest.known and any(one.type == ALIKE for one in failed):
+            for generation in state.generations[state.newest.number :]:
+                generation.members.clear()  # they were all the same: trained anew, by a plugin that is mended
+            _drop_orphans(state, set())
         for walker in state.walkers:
             walker.progress()
     for candidate in state.candidates:
@@ -228,7 +234,19 @@ def _call_back(state: State, candidate: Candidate) -> None:
 def _walker_failed(state: State, walker: WalkerRecord, task: Task, failure: Plain) -> str:
     """Write the failure down; returns its name."""
     reason = "exploded" if failure["type"] == "WalkerExploded" else failure["reason"]
-    state.failures.append(Failure(task.id, "sample", reason, failure["message"], False, failure["type"], whole=False))
+    state.failures.append(
+        Failure(
+            task.id,
+            "sample",
+            reason,
+            failure["message"],
+            False,
+            failure["type"],
+            whole=False,
+            plugin=failure.get("plugin", ""),
+            where=failure.get("where", ""),
+        )
+    )
     walker.stopped = str(failure["type"])
     return walker.stopped
 
@@ -255,7 +273,17 @@ def _failed(state: State, data: Plain, settings: Settings) -> None:
     task = _ended(state, data)
     attempts = state.attempts[task.id]
     state.failures.append(
-        Failure(task.id, task.kind, data["reason"], data["message"], data["again"], data["type"], attempts)
+        Failure(
+            task.id,
+            task.kind,
+            data["reason"],
+            data["message"],
+            data["again"],
+            data["type"],
+            attempts,
+            plugin=data.get("plugin", ""),
+            where=data.get("where", ""),
+        )
     )
     if data["again"]:
         state.again.append(task)
@@ -292,10 +320,15 @@ def _damaged(state: State, data: Plain, settings: Settings) -> None:
             walker.reset("damaged")
     if data["evaluation"] or data["labels"] or data["models"]:
         state.evaluation, state.evaluated = None, -1
+    _drop_orphans(state, set(data.get("structures", ())))
+
+
+def _drop_orphans(state: State, candidates: set[int]) -> None:
+    """Forget the tasks that need a generation which is not complete any longer, or a candidate that is lost."""
     lost = {generation.number for generation in state.generations if not generation.complete}
-    dropped = set(data.get("structures", ()))
     for task in [*state.running.values(), *state.again]:
-        if task.kind != "train" and (task.about.get("generation") in lost or task.about.get("candidate") in dropped):
+        gone = task.about.get("generation") in lost or task.about.get("candidate") in candidates
+        if task.kind != "train" and gone:
             state.running.pop(task.id, None)
             state.again = [other for other in state.again if other.id != task.id]
     state.phase_ends = state.phase_ends and bool(state.running)

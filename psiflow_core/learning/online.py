@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import ase.io
 from ase import Atoms
@@ -19,12 +19,12 @@ from psiflow_core.errors import CampaignError, OptionError
 from psiflow_core.learning.campaign import State
 from psiflow_core.learning.dispatch import potential_of
 from psiflow_core.learning.driver import Driver
+from psiflow_core.learning.given import Structures, structures
 from psiflow_core.learning.records import Campaign
 from psiflow_core.learning.settings import Settings
 from psiflow_core.models import Member, ModelFile, TrainedPotential
-from psiflow_core.structures import Plain, check, read
-
-Structures: TypeAlias = Atoms | Sequence[Atoms] | str | Path
+from psiflow_core.structures import Plain
+from psiflow_core.terminal import showable
 
 
 class OnlineLearning(Settings):
@@ -75,11 +75,12 @@ class OnlineLearning(Settings):
         """Run the campaign, or go on with the one in ``folder``; one that is finished returns at once.
 
         Args:
-            start: where walkers begin, in turn: structures or a file of them.
+            start: where walkers begin, in turn: a structure, a file of them, or a list of structures and files.
             folder: the campaign's own; the journal and all results are in it.
             context: where tasks run; by default on this machine.
             test: structures that are labelled but never learned from; the final errors are theirs.
-            data: labelled structures to begin with, instead of a bootstrap.
+            data: labelled structures to begin with, instead of a bootstrap; `read_labelled` reads those whose labels
+                have other names than ASE's. Free atoms among them are held against the reference's.
             model: a trained potential of the same kind to begin with.
             labels: a folder of labels that campaigns share.
             progress: show it in the terminal.
@@ -153,7 +154,7 @@ class Result:
     def __str__(self) -> str:
         from psiflow_core.report.summary import in_words
 
-        return in_words(self.folder, self.summary)
+        return showable(in_words(self.folder, self.summary))
 
     def export(self, folder: str | Path) -> Path:
         """Copy the potential, in psiflow's and its own format, the data set and the report to a folder."""
@@ -170,20 +171,3 @@ def _component(kind: Kind, given: Spec | Component | str) -> Spec:
     if spec.kind != kind:
         raise OptionError(f"this is a {spec.kind} ('{spec.name}'); psiflow.{kind}(…) makes a {kind}")
     return spec
-
-
-def structures(given: Structures, what: str) -> list[Atoms]:
-    """Structures from what a user may give for them, checked.
-
-    Raises:
-        StructureError: the file cannot be read, or a structure is unsound.
-    """
-    if isinstance(given, str | Path):
-        found = read(given)
-        where = str(given)
-    else:
-        found = [given] if isinstance(given, Atoms) else list(given)
-        where = f"{what} structure"
-    if found or what == "start":
-        check(found, where)
-    return found

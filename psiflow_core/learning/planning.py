@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from math import ceil
 
 from psiflow_core.learning.campaign import (
@@ -19,7 +19,9 @@ from psiflow_core.learning.ending import all_astray, final_is_trained
 from psiflow_core.learning.settings import Settings
 
 
-def plan(state: State, settings: Settings, pool_of: dict[str, str], slots: dict[str, int]) -> list[Task]:
+def plan(
+    state: State, settings: Settings, pool_of: dict[str, str], slots: dict[str, int], waiting: Collection[str] = ()
+) -> list[Task]:
     """The tasks to start now: the most urgent first, as many as there are free workers.
 
     Under the sequential schedule all tasks of a phase start together, and the next phase when all have ended: that
@@ -28,12 +30,13 @@ def plan(state: State, settings: Settings, pool_of: dict[str, str], slots: dict[
     Args:
         pool_of: the pool that does each kind of work.
         slots: tasks that each pool runs at once.
+        waiting: tasks under way that take no worker, for another campaign does them.
     """
     if state.finished is not None or (state.phase_ends and settings.schedule == "sequential"):
         return []
     free = Counter(slots)
     for task in state.running.values():
-        free[pool_of[WORK[task.kind]]] -= 1
+        free[pool_of[WORK[task.kind]]] -= task.id not in waiting
     computing = {_structure(task, state) for task in state.runs("label")}
     tasks = []
     for task in _wanted(state, settings, pool_of, free, slots):

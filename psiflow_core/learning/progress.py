@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from math import log
@@ -16,8 +15,11 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from psiflow_core.journal import since
 from psiflow_core.learning.campaign import Candidate, Generation, State, WalkerRecord
 from psiflow_core.learning.settings import Settings
+from psiflow_core.terminal import Outlet, Terminal
+from psiflow_core.texts import sound
 
 SHOWN_WALKERS = 16
 """Walkers that have a line of their own; of more, the rest is counted."""
@@ -37,7 +39,7 @@ class Progress:
 
     def __init__(self, wanted: bool, console: Console | None = None) -> None:
         self._wanted = wanted
-        self._console = console or Console()
+        self._console = console or Terminal()
 
     @contextlib.contextmanager
     def showing(self, state: State, settings: Settings, folder: Path) -> Iterator[Callable[[str], None]]:
@@ -77,26 +79,31 @@ class Pace:
 
 
 class _Lines:
-    """For logs: a line when a training begins or ends, and when a tenth of the labels, or of the tests, has come."""
+    """For logs: a line for a message, a training's begin and end, and each tenth of the labels and of the tests."""
 
     def __init__(self, state: State, settings: Settings, folder: Path) -> None:
         self._state = state
         self._settings = settings
         self._said: set[str] = set()
-        print(f"campaign {folder}", file=sys.stderr)
+        self._outlet = Outlet(sys.stderr)
+        self._write(f"campaign {folder}")
 
     def show(self, message: str) -> None:
         """Say what has not been said."""
-        if message:
-            self._say(message)
-            return
-        for event, text in self._news().items():
+        news = {message: message} if message else {}
+        if self._state.running or not message:
+            news |= self._news()
+        for event, text in news.items():
             if event not in self._said:
                 self._said.add(event)
                 self._say(text)
 
     def _say(self, text: str) -> None:
-        print(f"[{clock(self._state.elapsed)}] {text}", file=sys.stderr, flush=True)
+        self._write(f"[{clock(self._state.elapsed)}] {text}")
+
+    def _write(self, line: str) -> None:
+        self._outlet.write(f"{sound(line)}\n")
+        self._outlet.flush()
 
     def _news(self) -> dict[str, str]:
         """Lines by what they tell of: each is said but once."""
@@ -147,7 +154,7 @@ def overview(
         parts.append(_failures(state))
     remaining = _remaining(state, settings, times)
     parts.append(_time(state, message or ("" if driven else "interrupted"), remaining, under_way))
-    return Panel(Group(*parts), title=f"psiflow · {folder.name}", title_align="left", width=100)
+    return Panel(Group(*parts), title=Text(f"psiflow · {folder.name}"), title_align="left", width=100)
 
 
 def phase(state: State) -> str:
@@ -179,7 +186,7 @@ def walker_phase(walker: WalkerRecord, state: State, driven: bool = True) -> str
 
 def clock(seconds: float) -> str:
     """A time span as h:mm:ss."""
-    whole = int(seconds)
+    whole = int(max(0.0, seconds))
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
@@ -286,7 +293,8 @@ def _failures(state: State) -> RenderableType:
 
 def _time(state: State, message: str, remaining: float | None, under_way: bool) -> RenderableType:
     running = under_way and bool(state.time)
-    elapsed = state.elapsed + (max(0.0, time.time() - state.time) if running else 0.0)
+    told = state.opened[-1].get("clock") if state.opened else None
+    elapsed = state.elapsed + (since(state.time, told) if running else 0.0)
     text = Text.assemble(("time   ", "bold"), clock(elapsed))
     if running and remaining is not None:
         text.append(f", about {clock(remaining)} to the last label, then the final training")

@@ -19,11 +19,11 @@ from psiflow_core.errors import CampaignError, FileCorrupt, OptionError, PluginB
 from psiflow_core.journal import Event, Journal
 from psiflow_core.learning.campaign import State
 from psiflow_core.learning.events import fold, understood
+from psiflow_core.learning.given import check_data, is_free_atom
 from psiflow_core.learning.settings import Settings
 from psiflow_core.models import TrainedPotential
 from psiflow_core.store import Store
-from psiflow_core.structures import Plain, digest, from_plain, label_of, sha256, species
-from psiflow_core.tasks import trustworthy
+from psiflow_core.structures import Plain, digest, from_plain, sha256, species
 
 FREE = ("budget", "stopping", "walking.segment.batch", "walking.segment.stride")
 """What may change between two runs of a campaign: it changes what is still done, not what was done."""
@@ -52,7 +52,7 @@ class Campaign:
         for bias in settings.walking.bias:
             for structure in self.start:
                 bias.check(structure)
-        if self.model is None and not self.data and settings.bootstrap.structures == 0:
+        if self.bootstraps and settings.bootstrap.structures == 0:
             raise OptionError("there is nothing to begin with: bootstrap.structures=0, and neither data nor model")
         for option in settings.walking.ramped(0.0):
             if self.sampler.options.get(option) is None:
@@ -80,21 +80,21 @@ class Campaign:
 
     def _check_data(self) -> None:
         """Refuse labels that nothing can be learned from, and tests that are not unseen."""
-        seen: dict[str, float] = {}
-        for number, structure in enumerate(self.data):
-            given, key = label_of(structure), digest(structure)
-            if not trustworthy(given, structure):
-                raise StructureError(f"data {number}: its energy, forces or stress are not finite, or not of its shape")
-            if seen.setdefault(key, given.energy) != given.energy:
-                raise StructureError(f"data {number}: another label of the same structure has another energy")
+        check_data(self.data, self.learning.walking.limits.force)
+        seen = {digest(structure) for structure in self.data}
         for number, structure in enumerate(self.test):
             if digest(structure) in seen:
                 raise StructureError(f"test structure {number} is in the data too; leave it out of one of them")
 
     @property
+    def learned(self) -> list[Atoms]:
+        """The data that are learned from: free atoms are no structures, they are the zero of energy."""
+        return [structure for structure in self.data if not is_free_atom(structure)]
+
+    @property
     def bootstraps(self) -> bool:
         """Whether structures have to be made before there is a model."""
-        return self.model is None and not self.data
+        return self.model is None and not self.learned
 
     @property
     def species(self) -> list[str]:

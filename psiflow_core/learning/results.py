@@ -43,7 +43,7 @@ def write_results(store: Store, state: State, dispatch: Dispatch) -> None:
     with writing(store.folder):
         text = io.StringIO()
         ase.io.write(text, dataset(store, state), format="extxyz")
-        write_atomically(store.folder / "dataset.xyz", text.getvalue().encode())
+        write_atomically(store.folder / "dataset.xyz", text.getvalue().encode(errors="backslashreplace"))
         files = [store.folder / "dataset.xyz", write_report(store.folder)]
         if state.newest is not None:
             TrainedPotential(dispatch.members(state.newest)).save(store.potential)

@@ -9,9 +9,10 @@ import numpy as np
 from ase import Atoms
 from pydantic import Field, NonNegativeFloat, NonNegativeInt
 
+from psiflow_core.checks import closest_pair
 from psiflow_core.components import Policy
 from psiflow_core.learning.walkers import derive_seed
-from psiflow_core.structures import closest_pair, displaced
+from psiflow_core.structures import bare, displaced
 
 TOO_CLOSE = 0.5
 """Displaced atoms that come nearer to each other than this are displaced anew. [Å]"""
@@ -38,11 +39,10 @@ class Bootstrap(Policy):
 
     def _displaced(self, structure: Atoms, seed: int) -> Atoms:
         random = np.random.default_rng(seed)
-        bare = Atoms(structure.numbers, structure.positions, cell=structure.cell, pbc=structure.pbc)
-        bare.info = {key: structure.info[key] for key in ("charge", "spin") if key in structure.info}
+        origin = bare(structure)
         for attempt in range(TRIES):
             shrink = 1 - attempt / TRIES
-            moved = displaced(bare, self.amplitude * shrink, self.strain * shrink, random)
+            moved = displaced(origin, self.amplitude * shrink, self.strain * shrink, random)
             if closest_pair(moved, TOO_CLOSE) is None:
                 break
         return moved

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
+import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ase import Atoms
@@ -12,24 +13,38 @@ from ase import Atoms
 from psiflow_core.components import Spec
 from psiflow_core.context import Context, Outcome, Work
 from psiflow_core.environments import choose
-from psiflow_core.errors import CampaignError, EngineMissing, ModelCorrupt, OptionError, PsiflowError, StructureError
+from psiflow_core.errors import (
+    CampaignError,
+    EngineMissing,
+    ModelCorrupt,
+    OptionError,
+    PluginBroken,
+    PsiflowError,
+    StructureError,
+    WrongAnswer,
+)
 from psiflow_core.journal import Journal
 from psiflow_core.learning.campaign import State, Task
 from psiflow_core.learning.damage import damage, mend_structures, tell, unknown_labels, unreadable
 from psiflow_core.learning.dispatch import Dispatch, Order
 from psiflow_core.learning.ending import conclusion, exhausted, still_closing
 from psiflow_core.learning.events import apply, fold
+from psiflow_core.learning.given import check_zero
 from psiflow_core.learning.planning import plan
 from psiflow_core.learning.records import Campaign, refuse_other, sessions
 from psiflow_core.learning.settings import Settings
 from psiflow_core.learning.stopping import ATTEMPTS, MACHINE
+from psiflow_core.learning.waiting import Waiting
 from psiflow_core.models import Member, TrainedPotential
 from psiflow_core.offers import MUST_AGREE
 from psiflow_core.sampling import batch_size
 from psiflow_core.store import Store
 from psiflow_core.structures import Plain, digest, isolated_atom, to_plain, with_label
 from psiflow_core.structures import label_of as label_in
-from psiflow_core.tasks import has_label, structure_file, write_label
+from psiflow_core.tasks import has_label, structure_file, told, write_label
+
+LOOK = 1.0
+"""How long a session waits for workers, before it looks at what else there is. [s]"""
 
 CHECK_PATIENCE = 600.0
 """How long workers may take to start and to answer a check: a batch system may let them wait. [s]"""
@@ -58,10 +73,16 @@ class Session:
         """Whether labels that no candidate knows of have been looked for."""
         self._anew: list[str] = []
         """Files that were made again from the request."""
+        self._waiting = Waiting()
+        self._zero_is_known = not campaign.data
         self.state = self._opened()
 
-    def check(self) -> None:
-        """Ask a worker of each kind whether its component works there with these structures."""
+    def check(self, show: Callable[[str], None]) -> None:
+        """Ask a worker of each kind whether its component works there with these structures.
+
+        Args:
+            show: is told what workers are waited for.
+        """
         atoms = [isolated_atom(symbol) for symbol in self._campaign.species]
         given = [to_plain(structure) for structure in (*self._campaign.start, *self._campaign.test)]
         checks = _checks(self._campaign)
@@ -71,12 +92,12 @@ class Session:
             task: Plain = {"spec": needs[0].to_plain(), "structures": structures}
             if work == "sample":
                 task |= self.dispatch.tried_out()
-            _raise_failed_check(self._answer(work, task, needs))
+            _raise_failed_check(self._answer(work, task, needs, show))
 
-    def _answer(self, work: Work, task: Plain, needs: Sequence[Spec]) -> Outcome:
+    def _answer(self, work: Work, task: Plain, needs: Sequence[Spec], show: Callable[[str], None]) -> Outcome:
         """What a worker says to a check; one that was lost over it has not answered."""
         for _ in range(ATTEMPTS):
-            outcome = self._context.run(work, "check", task, CHECK_PATIENCE, needs)
+            outcome = self._context.run(work, "check", task, CHECK_PATIENCE, needs, show)
             if outcome.failure is None or outcome.failure["reason"] not in MACHINE:
                 break
         return outcome
@@ -111,7 +132,7 @@ class Session:
         campaign, learning = self._campaign, self.settings
         first = learning.bootstrap.make(campaign.start, learning.seed) if campaign.bootstraps else []
         proposals = self._proposals("atom", [isolated_atom(symbol) for symbol in campaign.species])
-        proposals += self._given(campaign.data)
+        proposals += self._given(campaign.learned)
         proposals += self._proposals("bootstrap", first)
         return proposals + self._proposals("test", campaign.test)
 
@@ -123,11 +144,19 @@ class Session:
             self._go_on()
         while self.state.finished is None:
             yield
+            self._journal.confirm()
+            for order in self._waiting.over():
+                self._submit(order)
             outcomes = self._next_outcomes()
             with self._journal.together():  # the wait for the disk is at its end: workers have their next tasks
                 self._write_down(outcomes)
                 self._go_on()
         yield
+
+    @property
+    def under_way(self) -> bool:
+        """Whether workers are at something."""
+        return len(self.state.running) > len(self._waiting) + len(self._held)
 
     def wind_down(self) -> None:
         """Write down what has ended since, after waiting for it a moment; start nothing."""
@@ -136,8 +165,20 @@ class Session:
             self._write_down(outcomes)
 
     def _go_on(self) -> None:
+        self._check_zero()
         self._start_planned()
         self._conclude()
+
+    def _check_zero(self) -> None:
+        """Once the free atoms are labelled, and before anything is trained: whether the data have the same zero.
+
+        Raises:
+            CampaignError: they have not.
+        """
+        atoms = self.state.of("atom")
+        if not self._zero_is_known and atoms and all(atom.status == "labelled" for atom in atoms):
+            self._zero_is_known = True
+            check_zero(self._campaign.data, self.dispatch.atomic_energies(self.state))
 
     def _write_down(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
@@ -167,7 +208,7 @@ class Session:
                 if self._takes_back():
                     continue
                 self._append("closing", {"reason": reason})
-            tasks = plan(self.state, self.settings, capacity.pool_of, capacity.slots)
+            tasks = plan(self.state, self.settings, capacity.pool_of, capacity.slots, self._waiting)
             if not tasks:
                 return
             if any(map(self._pays_for, tasks)) and self._takes_back():
@@ -218,7 +259,7 @@ class Session:
             held, self._held = self._held, []
             return held
         if len(self._held) < len(self.state.running):
-            ended = list(self._context.completed())
+            ended = list(self._arrived())
             if self.settings.schedule == "concurrent":
                 return ended
             self._held += ended
@@ -226,6 +267,17 @@ class Session:
             return []
         held, self._held = self._held, []
         return sorted(held, key=lambda outcome: outcome.key)
+
+    def _arrived(self) -> Iterator[Outcome]:
+        """What has ended on workers. A label that another campaign is computing is waited for here."""
+        if not self.under_way:
+            time.sleep(LOOK)
+        for outcome in self._context.completed(LOOK):
+            order = self._orders[outcome.key]
+            if order.task.kind == "label" and "computed_by" in (outcome.value or {}):
+                self._waiting.add(order, self.dispatch.label_file_of(order))
+            else:
+                yield outcome
 
     def _conclude(self) -> None:
         end = conclusion(self.state, self.settings)
@@ -248,7 +300,7 @@ class Session:
         if any(event.kind != "opened" for event in events):  # one that a check refused has not begun
             refuse_other(sessions(events)[-1]["configuration"], configuration, self._store.folder)
         if state.candidates:  # what is damaged of these is in the request
-            self._given(self._campaign.data)
+            self._given(self._campaign.learned)
             self._given_model()
             self._tell_anew()
         mended = mend_structures(state, self._store, self._campaign.reference)
@@ -262,6 +314,7 @@ class Session:
             "homes": [_home(needs) for _, needs in _checks(self._campaign)],
             "slots": self._context.capacity.slots,
             "host": socket.gethostname(),
+            "clock": self._journal.clock,
             "closing": still_closing(state, self.settings),
         }
         if self._journal.damaged is not None:
@@ -353,7 +406,7 @@ def _raise_failed_check(outcome: Outcome) -> None:
     if outcome.failure is None:
         return
     kinds: dict[str, type[PsiflowError]] = {
-        kind.__name__: kind for kind in (EngineMissing, OptionError, StructureError)
+        kind.__name__: kind for kind in (EngineMissing, OptionError, PluginBroken, StructureError, WrongAnswer)
     }
     kind = kinds.get(outcome.failure["type"], CampaignError)
-    raise kind(outcome.failure["message"])
+    raise kind(told(outcome.failure))

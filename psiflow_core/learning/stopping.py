@@ -15,7 +15,13 @@ MACHINE = ("lost worker", "memory", "hung")
 ENDED = (*MACHINE, "wall time")
 """Reasons of failures of which the worker did not come back."""
 
-FINAL = ("ReferenceFailed", "StructureError", "OptionError", "EngineMissing", "PluginNotFound", "PluginBroken")
+ALIKE = "MembersAlike"
+"""The failure of a plugin whose trainings all come to the same model."""
+
+WRONG = ("WrongAnswer", ALIKE)
+"""Failures of plugins that do not keep their contract: nothing that they say can be believed."""
+
+FINAL = ("ReferenceFailed", "StructureError", "OptionError", "EngineMissing", "PluginNotFound", "PluginBroken", *WRONG)
 """Failures that would only repeat."""
 
 

@@ -32,7 +32,7 @@ def write_report(folder: str | Path) -> Path:
         FileCorrupt: a label or the predictions that it shows cannot be believed.
     """
     campaign = read_campaign(folder)
-    target, page = campaign.store.folder / "report.html", _page(campaign).encode()
+    target, page = campaign.store.folder / "report.html", _page(campaign).encode(errors="backslashreplace")
     with writing(target.parent):
         write_atomically(target, page)
         vouch_for(campaign.store, target)

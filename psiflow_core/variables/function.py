@@ -57,7 +57,9 @@ class Function(Variable):
         self._imported()
         try:
             reading = self.read(structure.copy())
-        except Exception as error:  # somebody else's code
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # somebody else's code
             raise OptionError(f"variable '{self.function}' failed: {type(error).__name__}: {error}") from error
         if reading.gradient.shape != (len(structure), 3) or not np.isfinite(reading.value):
             raise OptionError(f"variable '{self.function}' has to return a number, and a gradient of shape (atoms, 3)")

@@ -14,7 +14,7 @@ import pytest
 from psiflow_core import hookspecs
 from psiflow_core.cli import app
 from psiflow_core.cli.request import read_request
-from psiflow_core.learning.online import structures
+from psiflow_core.learning.given import structures
 from psiflow_core.plugins import HOOKS
 
 ROOT = Path(__file__).parents[2]
@@ -133,6 +133,21 @@ def test_the_plugin_of_the_tutorial_fulfils_its_contract(tutorial: Path) -> None
     passed = re.search(r"(\d+) passed", done.stdout)
     assert passed
     assert int(passed[1]) >= 15
+
+
+CAMPAIGN_ON_IT = """
+import psiflow_core as psiflow
+if __name__ == "__main__":
+    with psiflow.Context(psiflow.executor("prepared", workers=1, prepare="touch prepared"), folder="pools") as context:
+        print(context.run("label", "idle", {}, timeout=120).failure)
+"""
+
+
+def test_the_executor_of_the_tutorial_works(tutorial: Path) -> None:
+    (tutorial / "on_it.py").write_text(CAMPAIGN_ON_IT)
+    done = _python(tutorial, "on_it.py")
+    assert done.stdout == "None\n", done.stderr
+    assert (tutorial / "prepared").exists()
 
 
 def _python(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -18,49 +18,65 @@ CORE = ROOT / "psiflow_core"
 SOURCES = sorted(CORE.rglob("*.py"))
 PLUGIN_SOURCES = sorted((ROOT / "plugins").glob("*/src/*/*.py"))
 
-FOUNDATION = {"errors", "files", "structures", "options"}
+FOUNDATION = {"errors", "files", "electrons", "structures", "checks", "options", "texts", "terminal", "frames"}
 CONTRACTS = FOUNDATION | {"components"}
-REGISTRY = CONTRACTS | {"hookspecs", "predictors", "plugins"}
+REGISTRY = CONTRACTS | {"answers", "hookspecs", "predictors", "plugins"}
 NAMES = REGISTRY | {"recorded", "offers", "environments", "catalogue"}
-WORK = NAMES | {"variables", "bias", "served", "models", "sampling", "leases", "tasks", "guard"}
-LOOP = WORK | {"context", "journal", "store", "learning"}
+WORK = NAMES | {
+    *("variables", "bias", "served", "models", "sampling", "scratch", "tasks"),
+    *("leases", "guard", "blocks", "claims"),
+}
+INPUT = {"reading", "foreign_labels"}
+LOOP = WORK | INPUT | {"context", "journal", "store", "learning"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
-    "structures": {"errors"},
+    "texts": set(),
+    "terminal": {"texts"},
+    "electrons": {"errors"},
+    "structures": {"errors", "electrons"},
+    "checks": {"errors", "electrons", "structures"},
+    "reading": {"errors"},
+    "foreign_labels": {"errors", "structures", "reading"},
     "options": set(),
+    "frames": set(),
     "components": FOUNDATION,
     "hookspecs": CONTRACTS,
-    "predictors": CONTRACTS,
+    "answers": CONTRACTS,
+    "predictors": CONTRACTS | {"answers"},
     "plugins": CONTRACTS | {"hookspecs"},
     "recorded": CONTRACTS,
     "offers": REGISTRY | {"recorded", "guard"},
     "environments": REGISTRY | {"recorded", "offers"},
     "catalogue": REGISTRY | {"environments", "served"},
     "packages": {"errors", "structures"},
-    "installing": FOUNDATION | {"environments", "offers", "packages"},
-    "served": REGISTRY | {"environments", "offers"},
+    "installing": FOUNDATION | {"claims", "guard", "leases", "environments", "offers", "packages"},
+    "served": REGISTRY | {"environments", "offers", "guard"},
     "models": REGISTRY | {"served"},
     "variables": CONTRACTS,
     "bias": REGISTRY | {"variables"},
     "sampling": REGISTRY | {"bias"},
-    "leases": {"errors", "files"},
+    "leases": set(),
+    "scratch": set(),
     "guard": {"leases"},
-    "tasks": REGISTRY | {"bias", "served", "models", "sampling", "leases"},
+    "blocks": CONTRACTS | {"leases", "guard"},
+    "claims": {"guard"},
+    "interruption": {"leases"},
+    "tasks": REGISTRY | {"claims", "bias", "served", "models", "sampling", "leases", "scratch"},
     "serving": REGISTRY | {"models", "tasks"},
     "pools": WORK,
     "context": WORK | {"pools"},
     "journal": FOUNDATION,
     "store": WORK | {"journal"},
-    "builtin": CONTRACTS | {"hookspecs", "predictors", "guard"},
+    "builtin": CONTRACTS | {"hookspecs", "predictors", "blocks"},
     "testing": WORK,
-    "learning": WORK | {"context", "journal", "store"},
+    "learning": WORK | INPUT | {"context", "journal", "store"},
     "trajectories": LOOP,
     "report": LOOP,
-    "doctor": LOOP | {"builtin"},
-    "labels": CONTRACTS | {"models", "tasks"},
-    "cli": LOOP | {"report", "doctor", "labels", "packages", "installing"},
+    "doctor": LOOP,
+    "labels": CONTRACTS | INPUT | {"models", "tasks"},
+    "cli": LOOP | {"report", "doctor", "labels", "packages", "installing", "interruption"},
 }
 """What each room of the core may import, itself apart."""
 
@@ -70,7 +86,7 @@ ON_DEMAND = {
 }
 """Imports inside functions that point the other way, each with its reason."""
 
-PUBLIC = CONTRACTS - {"options"} | {"hookspecs", "predictors", "testing"}
+PUBLIC = CONTRACTS - {"options", "frames"} | {"hookspecs", "predictors", "testing", "blocks"}
 """The rooms that a plugin may enter."""
 
 ENGINES = {"torch", "mace", "e3nn", "torch_ema", "nequip", "allegro", "openmm", "pyscf", "tblite", "gpaw", "jax"}
@@ -79,7 +95,7 @@ ENGINES |= {"plumed"}
 EXTRAS = {("builtin/ase_reference.py", "tblite"), ("bias/plumed_kernel.py", "plumed")}
 """Engines that a built-in component imports on demand: they are optional dependencies of the core."""
 
-PARSL = {"pools.py", "builtin/executors.py", "builtin/_htex.py"}
+PARSL = {"pools.py", "builtin/executors.py", "blocks/_htex.py"}
 """The files of the core that know of Parsl."""
 
 

@@ -29,6 +29,7 @@ import psiflow_core
 from psiflow_core import catalogue, guard
 from psiflow_core.cli import app, components, main
 from psiflow_core.cli.components import named
+from psiflow_core.cli.request import read_request
 from psiflow_core.components import Component, Policy
 from psiflow_core.errors import CampaignError
 from psiflow_core.hookspecs import hookimpl
@@ -377,14 +378,24 @@ def test_a_campaign_of_a_yaml_file_runs_from_any_directory(
 
 
 def test_the_context_of_a_yaml_file_is_honoured(request_file: Callable[..., Path]) -> None:
-    from psiflow_core.cli.request import read_request
-
     one, other = {"name": "local", "workers": 2}, {"name": "threads"}
     file = request_file(context={"train": other, "sample": one, "label": one})
     pools = read_request(file).pools
     assert pools["sample"] is pools["label"], "what YAML names by an alias is one pool"
     assert pools["train"].name == "threads"
     assert read_request(request_file(context="threads")).pools["everything"].name == "threads"
+
+
+def test_the_labels_of_a_yaml_files_data_are_found_under_their_names(
+    request_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    frame = "1\nProperties=species:S:1:pos:R:3:REF_forces:R:3 REF_energy=-13.6\nH 0 0 0 0 0 0\n"
+    (tmp_path / "d.xyz").write_text(frame)
+    names = {"energy": "REF_energy", "forces": "REF_forces"}
+    request = read_request(request_file(data={"file": "d.xyz", **names}))
+    assert request.paths["data"] == tmp_path / "d.xyz"
+    assert request.names == names
+    assert read_request(request_file(data="d.xyz")).names == {}
 
 
 @pytest.mark.parametrize(
@@ -403,6 +414,13 @@ def test_the_context_of_a_yaml_file_is_honoured(request_file: Callable[..., Path
         ({"start": None, "budget": None}, "budget, start missing"),
         ({"start": "wine.xyz"}, "/wine.xyz: there is no such file; check the path"),
         ({"folder": 3}, "folder: write a path"),
+        ({"data": {"file": "d.xyz", "energy": "REF_energy"}}, "data: forces is missing; write {file: …, energy: …"),
+        (
+            {"data": {"file": "d.xyz", "enrgy": "E"}},
+            "data: enrgy='E'; write names in file, energy, forces",
+        ),
+        ({"data": {"file": "d.xyz", "energy": 1, "forces": "f"}}, "data: energy=1; write names in file"),
+        ({"data": "none.xyz"}, "/none.xyz: there is no such file; check the path"),
         ({"context": {"tran": "local"}}, "unknown kind of work 'tran'. Did you mean 'train'?"),
         ({"context": "slurmm"}, "no executor 'slurmm'"),
     ],

@@ -100,13 +100,13 @@ def test_the_same_executor_given_twice_is_one_pool_and_an_equal_one_is_another()
 )
 def test_workers_share_gpus_in_turn(options: dict[str, Any], gpus: list[str], tmp_path: Path) -> None:
     executor = Local(device="cuda", **options)
-    built = executor.build(Pool("all", tmp_path, sys.executable, driver=1))
+    built = executor.build(Pool("all", tmp_path, (sys.executable,), driver=os.getpid()))
     assert built.available_accelerators == gpus
     assert built.workers_per_node == executor.slots() == len(gpus)
 
 
 def test_workers_without_gpus_are_given_none(tmp_path: Path) -> None:
-    built = Local(workers=3).build(Pool("all", tmp_path, sys.executable, driver=1))
+    built = Local(workers=3).build(Pool("all", tmp_path, (sys.executable,), driver=os.getpid()))
     assert built.available_accelerators == []
     assert built.workers_per_node == 3
 
@@ -325,3 +325,12 @@ def test_a_folders_name_never_reaches_a_shell(tmp_path: Path, monkeypatch: pytes
         started = processes(context)
     assert not psutil.wait_procs(started, timeout=10)[1]
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_context_that_ends_leaves_the_workers_of_another_in_the_same_folder_alone(tmp_path: Path) -> None:
+    one, two = (Context(psiflow.executor("local", workers=1), folder=tmp_path / "pools") for _ in range(2))
+    with one:
+        worker = one.run("label", "idle", {}, timeout=60).worker
+        with two:
+            assert two.run("label", "idle", {}, timeout=60).failure is None
+        assert one.run("label", "idle", {}, timeout=60).worker == worker

@@ -16,6 +16,7 @@ from ase import Atoms
 from typer.testing import CliRunner
 
 from psiflow_core import doctor, guard
+from psiflow_core.blocks import _htex
 from psiflow_core.cli import app
 from psiflow_core.components import LabelTask, Reference
 from psiflow_core.plugins import Registered, Registry, registry
@@ -76,6 +77,14 @@ def test_workers_that_cannot_start_leave_the_engines_open(monkeypatch: pytest.Mo
     assert found["potential toy"].verdict == "open"
 
 
+def test_workers_that_end_at_once_are_told_by_their_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_htex, "WORKER_POOL", """-c 'raise OSError("AF_UNIX path too long")'""")
+    found = {finding.check: finding for finding in doctor.workers({"potential": "toy"})}
+    assert found["workers"].verdict == "bad"
+    assert "OSError: AF_UNIX path too long" in found["workers"].found
+    assert "firewall" not in found["workers"].fix
+
+
 def test_a_folder_that_cannot_be_written_is_a_failing_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     found = {finding.check: finding for finding in doctor.campaign_folder(tmp_path / "file" / "campaign")}
@@ -117,12 +126,12 @@ def test_a_broken_plugin_is_a_failing_line(monkeypatch: pytest.MonkeyPatch) -> N
 def test_processes_that_outlived_their_driver_are_found(tmp_path: Path) -> None:
     sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
     driver = subprocess.Popen(sleep)
-    guarded = subprocess.Popen([*guard.command(driver.pid, tmp_path), *sleep])
+    guarded = subprocess.Popen([*guard.command(driver.pid, tmp_path, "sleep"), *sleep])
     process = psutil.Process(guarded.pid)
     try:
         while not process.children():
             assert guarded.poll() is None
-        assert guarded.pid not in {orphan.pid for orphan in doctor.orphans()}
+        assert guarded.pid not in {orphan.pid for orphan in guard.orphans()}
         process.send_signal(signal.SIGSTOP)  # it can no longer see that its driver dies
         driver.kill()
         driver.wait()

@@ -25,6 +25,7 @@ from rich.console import Console
 
 import psiflow_core
 from psiflow_core import doctor, environments, guard, installing, packages
+from psiflow_core.blocks._said import said
 from psiflow_core.cli import main
 from psiflow_core.cli.request import read_request
 from psiflow_core.environments import Environment, launch_words
@@ -235,22 +236,85 @@ def test_a_package_that_does_not_exist_is_named_and_nothing_is_left(
     assert list(folder.iterdir()) == []
 
 
-def test_a_stopped_creation_leaves_no_folder_and_no_process(folder: Path) -> None:
-    words = [sys.executable, "-m", "psiflow_core.cli", "env", "create", "cut", "--installer", "pip"]
+def making(folder: Path, name: str) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
+    """A command that makes an environment, once its installer is at work; and all that it has started."""
+    words = [sys.executable, "-m", "psiflow_core.cli", "env", "create", name, "--installer", "pip"]
     heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what a shell starts with & ignores it
     made = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heeding)
-    log = folder / "cut" / "install.log"
-    while not log.exists() or " -m pip install" not in log.read_text():
+    while True:
+        children = psutil.Process(made.pid).children(recursive=True)
+        if any("pip" in words_of(child) for child in children):
+            return made, children
         assert made.poll() is None, made.communicate()
         time.sleep(0.05)
-    children = psutil.Process(made.pid).children(recursive=True)
-    made.send_signal(signal.SIGINT)
+
+
+def words_of(process: psutil.Process) -> list[str]:
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []
+
+
+def alive(processes: list[psutil.Process], patience: float = 10.0) -> list[psutil.Process]:
+    """Those that still run; one that has ended and is only not yet reaped does not."""
+    deadline = time.monotonic() + patience
+    while (left := [one for one in processes if runs(one)]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return left
+
+
+def runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_stopped_creation_leaves_no_folder_and_no_process(number: signal.Signals, folder: Path) -> None:
+    made, children = making(folder, "cut")
+    made.send_signal(number)
     out, _ = made.communicate(timeout=60)
     assert made.returncode == 130
     assert "Nothing is left of it" in out
     assert list(folder.iterdir()) == []
-    assert children
-    assert not psutil.wait_procs(children, timeout=1)[1]
+    assert not alive(children)
+
+
+def test_an_installer_does_not_outlive_the_command_and_an_environment_under_work_is_left_alone(
+    folder: Path, psiflow: Psiflow
+) -> None:
+    made, children = making(folder, "cut")
+    for word in ("create", "remove"):
+        said = psiflow("env", word, "cut")
+        assert (said.code, f"process {made.pid} on" in said.err) == (1, True), said.err
+    made.kill()
+    made.communicate()
+    assert not alive(children)
+    said = psiflow("env", "create", "cut")
+    assert (said.code, "was cut short; clear it away: psiflow env remove cut" in said.err) == (1, True)
+    assert psiflow("env", "remove", "cut").code == 0
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_who_is_asked_what_it_offers_ends_with_who_asks(number: signal.Signals, folder: Path, tmp_path: Path) -> None:
+    slow = tmp_path / "slow"
+    slow.write_text(f"#!/bin/sh\nsleep 600 &\necho $! > {tmp_path}/pid\nwait\n")
+    slow.chmod(0o755)
+    words = [sys.executable, "-m", "psiflow_core.cli", "env", "adopt", "slow", str(slow)]
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    asking = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, preexec_fn=heeding)
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().strip():
+        assert asking.poll() is None
+        time.sleep(0.05)
+    sleeping = psutil.Process(int((tmp_path / "pid").read_text()))
+    asking.send_signal(number)
+    assert "Nothing was recorded" in asking.communicate(timeout=60)[0]
+    assert asking.returncode == 130
+    assert not alive([sleeping])
+    assert not folder.exists()
 
 
 def test_a_creation_that_was_killed_is_told_and_cleared_away(folder: Path, psiflow: Psiflow) -> None:
@@ -684,13 +748,12 @@ def test_words_that_start_a_python_are_taken_as_they_are(tmp_path: Path, monkeyp
     assert launch_words([os.fspath("my venv/bin/python")]) == (f"{tmp_path}/my venv/bin/python",)
 
 
-def test_what_the_driver_sets_for_its_own_python_does_not_reach_another(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_driver_sets_for_its_own_python_does_not_reach_another(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("PYTHONPATH", "/the/drivers/packages")
     show = [sys.executable, "-c", "import os; print(os.environ.get('PYTHONPATH'))"]
-    told = {
-        isolated: subprocess.run(
-            [*guard.command(os.getpid(), Path("/nowhere"), isolated=isolated), *show], capture_output=True, text=True
-        ).stdout.strip()
-        for isolated in (False, True)
-    }
-    assert told == {False: "/the/drivers/packages", True: "None"}
+    for name, isolated in {"own": False, "other": True}.items():
+        subprocess.run([*guard.command(os.getpid(), tmp_path, name, isolated=isolated), *show], check=True)
+    assert said(tmp_path, "own").strip() == "/the/drivers/packages"
+    assert said(tmp_path, "other").strip() == "None"

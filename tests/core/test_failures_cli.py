@@ -18,16 +18,17 @@ from psiflow_toys.reference import ToyReference
 
 import psiflow_core as psiflow
 from psiflow_core import tasks
+from psiflow_core.claims import claimed
 from psiflow_core.cli import main
 from psiflow_core.cli.failures import failures
-from psiflow_core.components import LabelTask
+from psiflow_core.components import LabelTask, Spec
 from psiflow_core.errors import CampaignError, ReferenceFailed, WalkerExploded
 from psiflow_core.files import write_sealed
 from psiflow_core.learning.dispatch import INPUT
 from psiflow_core.learning.records import read_campaign
 from psiflow_core.sampling import Visited
-from psiflow_core.structures import Label, Plain, digest
-from psiflow_core.tasks import read_label
+from psiflow_core.structures import Label, Plain, digest, from_plain
+from psiflow_core.tasks import claim_file, label_file, read_label
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -269,3 +270,16 @@ def test_the_input_is_kept_as_it_was_sent(campaign: Path) -> None:
     assert kept["campaign"] == str(campaign)
     assert kept["kind"] == "label"
     assert kept["input"]["folder"] == str(failed.folder)
+
+
+def test_a_label_that_a_campaign_is_computing_is_not_computed_beside_it(
+    command: Command, campaign: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(campaign, tmp_path / "c"))
+    failed = next(one for one in failures(read_campaign(folder)) if one.failure.kind == "label")
+    assert failed.folder is not None
+    given = json.loads((failed.folder / INPUT).read_text())["input"]
+    reference, structure = Spec.from_plain(given["reference"]), from_plain(given["structure"])
+    with claimed(claim_file(label_file(folder / "labels", reference, structure))):
+        code, out, _ = command("rerun", folder, failed.failure.task)
+    assert (code, "is computing this very label" in out) == (1, True)

@@ -47,6 +47,7 @@ def odd_structures() -> list[Atoms]:
     crystal.rattle(0.1, seed=3)
     crystal.arrays.pop("initial_magmoms")
     crystal.set_initial_magnetic_moments([[0.1, 1 / 3, 2.2], [0.0, -1e-17, 3.0]])
+    crystal.set_initial_charges([0.1, 2 / 3 + 0.2])
     slab = bulk("Cu")
     slab.pbc = (True, False, True)
     slab.set_masses([64.9 + 1 / 7])
@@ -55,6 +56,7 @@ def odd_structures() -> list[Atoms]:
     water.info.update(
         charge=-1, spin=2, note='says "é = 1"\\\n and pbc 1 1', number="12", truth="T", **{"odd key": 1.5}
     )
+    boxed.set_initial_charges([-2 / 3, 1 / 3, 1 / 3])
     boxed.info.update(energy="mine", stress=1.0, float=1e-300, yes=True)
     atom.positions[0] = (-0.0, 1e-12, 123456789.123456789)
     return [crystal, slab, water, boxed, atom]
@@ -232,6 +234,20 @@ def test_labels_that_contradict_each_other_are_told_and_left_alone(command: Comm
     assert "-7.25" in said
     assert "1 label put into" in said
     assert contents(target).items() >= before.items()
+
+
+def test_labels_that_differ_by_the_noise_of_a_calculation_are_the_same(command: Command, tmp_path: Path) -> None:
+    (one,) = moved_water(1, seed=5)
+    target, other, stressed = stored(tmp_path / "target", one), tmp_path / "other", tmp_path / "stressed"
+    found = label_of(read_label(label_file(target, TOY, one))[0])
+    nearly = Label(found.energy + 1e-7, found.forces + 1e-7, found.stress)
+    write_label(label_file(other, TOY, one), record(one, nearly))
+    before = contents(target)
+    code, said, _ = command("merge", other, target)
+    assert (code, contents(target)) == (0, before)
+    assert "1 label was there already" in said
+    write_label(label_file(stressed, TOY, one), record(one, Label(found.energy, found.forces, np.ones(6))))
+    assert command("merge", stressed, target)[0] == 1
 
 
 def test_a_damaged_label_does_not_spread(command: Command, tmp_path: Path) -> None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -10,7 +15,7 @@ import pytest
 from ase.build import molecule
 
 import psiflow_core as psiflow
-from psiflow_core import guard
+from psiflow_core import guard, leases
 from psiflow_core.context import Context, Outcome
 from psiflow_core.leases import VERDICT
 from psiflow_core.structures import Plain, to_plain
@@ -43,6 +48,7 @@ def ranks_of(folder: Path) -> list[psutil.Process]:
     return [psutil.Process(number) for number in left]
 
 
+@pytest.mark.parametrize("executor", ["local", "toy-blocks"])  # of the core, and from outside it
 @pytest.mark.parametrize(
     ("how", "limits", "reason"),
     [
@@ -52,10 +58,9 @@ def ranks_of(folder: Path) -> list[psutil.Process]:
     ],
 )
 def test_a_task_that_takes_too_much_is_ended_with_all_its_processes_and_the_pool_goes_on(
-    how: str, limits: dict[str, float], reason: str, tmp_path: Path
+    how: str, limits: dict[str, float], reason: str, executor: str, tmp_path: Path
 ) -> None:
-    executor = psiflow.executor("local", workers=2, **limits)
-    with Context(executor, folder=tmp_path / "pools") as context:
+    with Context(psiflow.executor(executor, workers=2, **limits), folder=tmp_path / "pools") as context:
         context.submit("unharmed", "label", "idle", {})
         ended = outcome(context, tmp_path, how, ranks=2)
         assert ended.failure is not None
@@ -64,6 +69,68 @@ def test_a_task_that_takes_too_much_is_ended_with_all_its_processes_and_the_pool
         assert not ranks_of(tmp_path)
         assert not (tmp_path / "task" / VERDICT).exists()
         assert context.run("label", "idle", {}, timeout=60).failure is None
+
+
+@pytest.mark.parametrize("place", ["gone", "a file"])
+def test_a_hung_task_is_ended_for_its_reason_also_where_that_cannot_be_written(place: str, tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    with Context(psiflow.executor("local", workers=1, silence=3.0), folder=tmp_path / "pools") as context:
+        context.submit("hung", "label", "label", task(folder, "hangs", ranks=1))
+        deadline = time.monotonic() + 90
+        while not (folder / "ranks").exists() and time.monotonic() < deadline:
+            list(context.completed())
+        ranks = [psutil.Process(int(word)) for word in (folder / "ranks").read_text().split()]
+        shutil.rmtree(folder)
+        if place == "a file":
+            folder.touch()
+        ended: list[Outcome] = []
+        while not ended and time.monotonic() < deadline:
+            ended += context.completed()
+        assert ended[0].failure is not None
+        assert ended[0].failure["reason"] == "hung", ended[0].failure["message"]
+        assert not psutil.wait_procs(ranks, timeout=10)[1]
+        assert context.run("label", "idle", {}, timeout=60).failure is None, "the guard is still there"
+
+
+def test_a_clock_that_is_set_makes_no_process_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    birth = guard.born(os.getpid())
+    since_boot = psutil.boot_time()
+    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: since_boot - 7200.0)  # as after a clock was set back
+    assert guard.lives(os.getpid(), birth)
+    gone = subprocess.Popen([sys.executable, "-c", "pass"])
+    birth = guard.born(gone.pid)
+    assert not guard.lives(os.getpid(), birth - 3600.0)
+    gone.wait()
+    assert not guard.lives(gone.pid, birth)
+
+
+def test_a_guard_lives_through_what_it_cannot_do(tmp_path: Path) -> None:
+    script = (
+        "import os, subprocess; from psiflow_core import guard\n"
+        "class Sick:\n"
+        "    def broken(self, processes): raise OSError(28, 'No space left on device')\n"
+        "child, driver = subprocess.Popen(['sleep', '2']), os.getppid()\n"
+        "print(guard._watch(child, Sick(), driver, guard.born(driver)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
+    assert "No space left on device" in done.stderr
+
+
+def test_a_verdict_that_can_be_written_nowhere_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "no" / "temporary" / "files"))
+    leases._write_verdict(str(tmp_path / "no" / "campaign" / "task"), "hung", "it has done nothing for 3 s")
+    assert "it has done nothing for 3 s" in capsys.readouterr().err
+    assert leases.read_verdict(tmp_path / "no" / "campaign" / "task") is None
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"null", b"{}", b"\xff"])
+def test_a_verdict_that_a_full_disk_has_cut_short_is_none(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / VERDICT).write_bytes(content)
+    assert leases.read_verdict(tmp_path) is None
+    assert not (tmp_path / VERDICT).exists()
 
 
 def test_a_worker_that_dies_leaves_no_process_behind(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import log
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from rich.console import Console
 
 from psiflow_core.learning.campaign import Candidate, State
 from psiflow_core.learning.events import apply
-from psiflow_core.learning.progress import BAR, FEWEST, Pace, Progress, bar, forecast, overview, walker_phase
+from psiflow_core.learning.progress import BAR, FEWEST, Pace, Progress, bar, clock, forecast, overview, walker_phase
 from psiflow_core.learning.records import read_campaign
 from psiflow_core.learning.stopping import Budget
 
@@ -137,3 +138,17 @@ def test_a_walker_that_has_relaxed_is_said_to_be_at_its_minimum(learned: Path) -
 def test_a_finished_campaign_has_no_queue(learned: Path) -> None:
     found = read_campaign(learned)
     assert "queued" not in shown(overview(found.state, found.settings, learned))
+
+
+@pytest.mark.parametrize("back", [7200.0, 1e9])
+def test_the_time_that_has_passed_never_falls(back: float, learned: Path) -> None:
+    found, state = read_campaign(learned), State()
+    elapsed = [0.0]
+    for number, event in enumerate(found.events):  # of a journal that was written by the time of day
+        moved = replace(event, time=event.time - (back if number > len(found.events) // 2 else 0.0))
+        apply(state, moved, found.settings)
+        elapsed.append(state.elapsed)
+        assert "-" not in shown(overview(state, found.settings, learned)).partition("time ")[2].partition("   ")[0]
+    assert elapsed == sorted(elapsed)
+    assert elapsed[-1] <= found.state.elapsed
+    assert clock(-1.0) == "0:00:00"

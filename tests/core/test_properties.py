@@ -143,8 +143,8 @@ def flipped_zeros(atoms: Atoms, data: st.DataObject) -> None:
 
 
 def declared(atoms: Atoms, data: st.DataObject) -> None:
-    atoms.info.setdefault("charge", data.draw(st.sampled_from([0, 0.0, np.int64(0), False])))
-    atoms.info.setdefault("spin", data.draw(st.sampled_from([1, 1.0, np.int32(1), True])))
+    atoms.info.setdefault("charge", data.draw(st.sampled_from([0, 0.0, np.int64(0)])))
+    atoms.info.setdefault("spin", data.draw(st.sampled_from([1, 1.0, np.int32(1)])))
 
 
 def no_moments(atoms: Atoms, data: st.DataObject) -> None:

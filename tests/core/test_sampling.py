@@ -15,7 +15,7 @@ from ase.calculators.lj import LennardJones
 
 from psiflow_core.builtin.ase_sampler import AseSampler, thermalise
 from psiflow_core.components import Monitor, Prediction, Predictor, Sampler, SamplingTask, Segment, Walker
-from psiflow_core.errors import PsiflowError, WalkerExploded
+from psiflow_core.errors import WalkerExploded, WrongAnswer
 from psiflow_core.predictors import CalculatorPredictor, Committee
 from psiflow_core.sampling import Limits, Visited, Watch, batch_size, sample_together, too_hot
 
@@ -125,14 +125,17 @@ class Steps(Sampler):
         atoms = walker.structure.copy()
         odd = int(atoms.info["name"].split()[1]) % 2
         taken = task.steps // (2 if odd else 1)
-        for _ in range(taken):
+        for step in range(1, taken + 1):
             forces.calculate(atoms)
-        return Segment(Walker(atoms), taken)
+            atoms.positions += 0.001
+            if step % task.check_every == 0 or step == taken:
+                monitor(step, atoms)
+        return Segment(Walker(atoms, step=walker.step + taken), taken)
 
 
 def test_walkers_that_end_early_are_not_waited_for() -> None:
     driving = Counted()
-    visits = sample_together(Steps(), walkers(4), tasks(4), driving, driving, LIMITS)
+    visits = sample_together(Steps(), walkers(4), tasks(4), driving, Counted(), LIMITS)
     assert [visit.segment.steps for visit in visits if visit.segment] == [12, 6, 12, 6]
     assert [len(batch) for batch in driving.batches] == [4] * 6 + [2] * 6
 
@@ -144,12 +147,13 @@ class Asking(Sampler):
 
     def sample(self, walker: Walker, forces: Calculator, task: SamplingTask, monitor: Monitor) -> Segment:
         atoms = walker.structure.copy()
-        for step in range(task.steps):
+        for step in range(1, task.steps + 1):
+            atoms.positions += 0.001
             if (step + int(atoms.info["name"].split()[1])) % 2:
                 monitor(step, atoms)
             else:
                 forces.calculate(atoms)
-        return Segment(Walker(atoms), task.steps)
+        return Segment(Walker(atoms, step=walker.step + task.steps), task.steps)
 
 
 def test_calls_of_different_predictors_meet_and_are_grouped() -> None:
@@ -182,7 +186,7 @@ class Miscounting(Predictor):
 def test_a_predictor_that_gives_a_wrong_number_of_predictions_is_named(number: int, excess: int) -> None:
     for visit in move(number, Miscounting(excess)):
         assert visit.segment is None
-        with pytest.raises(PsiflowError, match=rf"Miscounting.* wrong number of predictions: {number + excess} for"):
+        with pytest.raises(WrongAnswer, match=rf"Miscounting.* wrong number of predictions: {number + excess} for"):
             raise visit.error or AssertionError
 
 
@@ -195,7 +199,7 @@ class Nothing(Predictor):
 
 @pytest.mark.timeout(60)
 def test_a_predictor_that_returns_nothing_ends_its_walkers() -> None:
-    assert [type(visit.error) for visit in move(3, Nothing())] == [TypeError] * 3
+    assert [type(visit.error) for visit in move(3, Nothing())] == [WrongAnswer] * 3
 
 
 class Interrupted(Predictor):

@@ -20,13 +20,13 @@ from psiflow_toys.potential import ToyPotential
 from psiflow_toys.reference import ToyReference
 
 import psiflow_core as psiflow
-from psiflow_core import served
+from psiflow_core import offers, served
 from psiflow_core.components import LabelTask, Spec, TrainingTask
-from psiflow_core.errors import EngineMissing, ModelCorrupt, OptionError, PluginNotFound
+from psiflow_core.errors import EngineMissing, ModelCorrupt, OptionError, PluginNotFound, WrongAnswer
 from psiflow_core.files import file_digest
 from psiflow_core.models import Member, ModelFile, load_members
 from psiflow_core.served import Served, ask_once, homes
-from psiflow_core.structures import displaced, with_label
+from psiflow_core.structures import displaced, to_plain, with_label
 
 HERE = (sys.executable,)
 
@@ -147,6 +147,106 @@ def test_options_are_parsed_where_the_plugin_is() -> None:
     wrong = Spec("potential", "toy", {"basis": -1})
     with pytest.raises(OptionError, match="potential 'toy': basis=-1"):
         ask_once(HERE, {"do": "parse", "spec": wrong.to_plain()})
+
+
+BANNER = (
+    "bash",
+    "-c",
+    'echo "Loading modules"; printf "\\xff and no end of line"; exec "$@"',
+    "banner",
+    sys.executable,
+)
+"""An interpreter behind a shell that prints on standard output."""
+
+
+def test_what_an_interpreter_prints_when_it_starts_is_no_answer(member: Member) -> None:
+    (here,) = load_members([member])
+    assert {one["component"]["name"] for one in offers.ask(BANNER)["components"]} >= {"toy"}
+    with homes({"toy": BANNER}):
+        predictor = there(member)
+        for n in range(3):
+            structures = [displaced(molecule("H2O"), 0.1, 0.0, np.random.default_rng(n))]
+            assert predictor.predict(structures)[0].energy == here.predict(structures)[0].energy
+        predictor._server.end()
+
+
+def test_an_environment_whose_python_prints_from_usercustomize_predicts_what_it_is_asked(
+    member: Member, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a line shifted every answer by one: the energy of a structure was that of the one before."""
+    site = tmp_path / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+    site.mkdir(parents=True)
+    (site / "usercustomize.py").write_text('print(\'{"value": 1.0, "id": 1}\', flush=True)\n')
+    monkeypatch.setenv("PYTHONUSERBASE", str(tmp_path))
+    printing = (sys.executable, "-c", RUNS_WITH_USER_SITE)
+    (here,) = load_members([member])
+    with homes({"toy": printing}):
+        predictor = there(member)
+        for n in range(3):
+            structures = [displaced(molecule("H2O"), 0.1, 0.0, np.random.default_rng(n))]
+            assert predictor.predict(structures)[0].energy == here.predict(structures)[0].energy
+        predictor._server.end()
+
+
+RUNS_WITH_USER_SITE = """
+import os, runpy, sys
+sys.path.append(os.path.join(os.environ["PYTHONUSERBASE"], "lib", f"python{sys.version_info[0]}.{sys.version_info[1]}",
+                             "site-packages"))
+import usercustomize
+sys.argv = sys.argv[sys.argv.index("-m") + 1:]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+ANSWERING = """
+import json, sys
+from psiflow_core.frames import frame
+token = sys.argv[-1]
+for line in sys.stdin:
+    request = json.loads(line)
+    number, predicts = request["id"], request["do"] == "predict"
+    print("noise", flush=True)
+    sys.stdout.buffer.write({answer})
+    sys.stdout.buffer.flush()
+"""
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ('frame(token, {"id": number - predicts, "value": 5.0})', "something else than request 2"),
+        ('frame(token, {"value": 5.0})', "something else than request 1"),
+        ('frame(token, {"id": number})', "something else than request 1"),
+        ("frame(token, [5.0])", "something else than request 1"),
+        ('token.encode() + b"5.0, 6.0\\n"', "not JSON"),
+        ('b"x" * 2**22', "more than 1048576 bytes that are no answer"),
+        ('frame(token, {"id": number, "value": [] if predicts else 5.0})', "a wrong number of predictions: 0 for 1"),
+        (
+            'frame(token, {"id": number, "value": [{"energy": 1}] if predicts else 5.0})',
+            "answered what is no prediction",
+        ),
+        (
+            'frame(token, {"id": number, "value": [{"energy": 1, "forces": [[0, 0, 0]], "stress": None,'
+            ' "deviation": None}] if predicts else 5.0})',
+            r"forces of shape \(1, 3\); the contract asks for \(3, 3\)",
+        ),
+    ],
+)
+def test_a_bad_answer_ends_the_process_and_is_never_anothers(answer: str, said: str, member: Member) -> None:
+    with homes({"toy": (sys.executable, "-c", ANSWERING.replace("{answer}", answer))}):
+        with pytest.raises(WrongAnswer, match=said):
+            there(member).predict([molecule("H2O")])
+        (server,) = [one for words, one in served._servers.items() if answer in words[2]]
+        assert server._process is None
+
+
+def test_an_exit_over_a_request_is_told_and_the_process_goes_on(member: Member, elsewhere: None) -> None:
+    task = {"do": "perform", "kind": "no such kind", "task": {}}
+    assert ask_once(HERE, task)["failure"]["type"] == "KeyError"
+    wrong = Spec("reference", "faithless", {"how": "an exit"}, "psiflow-toys", "0.1.0")
+    place = {"labels": str(member.file.path.parent), "folder": str(member.file.path.parent)}
+    label = {"reference": wrong.to_plain(), "structure": to_plain(molecule("H2O")), **place}
+    told = ask_once(HERE, {"do": "perform", "kind": "label", "task": label})
+    assert told["failure"]["message"] == "sys.exit('the licence has run out') was called"
 
 
 def test_the_calculator_of_a_served_model_reaches_other_processes(member: Member, elsewhere: None) -> None:

@@ -22,6 +22,7 @@ import pytest
 from ase.build import molecule
 
 from psiflow_core import journal as journal_module
+from psiflow_core import store as store_module
 from psiflow_core.errors import CampaignError
 from psiflow_core.journal import Journal, journal_mode
 from psiflow_core.store import Store
@@ -250,6 +251,105 @@ def test_a_folder_has_one_driver_and_the_second_is_told_which(tmp_path: Path) ->
         owner.wait()
     journal = Store(tmp_path / "c").open_for_writing()  # a killed driver holds nothing
     assert [event.kind for event in journal.events()] == ["opened"]
+
+
+def test_an_append_knows_that_somebody_else_has_written(tmp_path: Path) -> None:
+    file = tmp_path / "journal.sqlite"
+    first = Journal(file, write=True)
+    first.append("counted", {"number": 0})
+    second = Journal(file, write=True)
+    second.append("counted", {"number": 1})
+    for late in (lambda: first.append("counted", {"number": 2}), first.confirm):
+        with pytest.raises(CampaignError, match=r"this driver has lost the campaign in .*: another driver has written"):
+            late()
+    second.append("counted", {"number": 2})
+    second.confirm()
+    first.close()
+    second.close()
+    again = Journal(file, write=True)
+    assert again.damaged is None
+    assert [event.data["number"] for event in again.events()] == [0, 1, 2]
+
+
+def test_nobody_else_writes_between_the_events_of_a_block(tmp_path: Path) -> None:
+    first, second = (Journal(tmp_path / "journal.sqlite", write=True) for _ in range(2))
+    second.append("counted", {"number": 0})
+
+    def late() -> None:
+        with first.together():
+            first.append("counted", {"number": 1})
+
+    with pytest.raises(CampaignError, match="has lost the campaign"):
+        late()
+    assert numbers(tmp_path / "journal.sqlite") == [0]
+
+
+@pytest.mark.parametrize("gone", ["removed", "moved", "replaced"])
+def test_a_driver_whose_journal_is_gone_stops_in_one_line(gone: str, tmp_path: Path) -> None:
+    store = Store(tmp_path / "c")
+    journal = store.open_for_writing()
+    journal.append("counted", {"number": 0})
+    if gone == "removed":
+        shutil.rmtree(store.folder)
+    elif gone == "moved":
+        store.folder.rename(tmp_path / "elsewhere")
+    else:
+        store.journal_file.rename(tmp_path / "journal.sqlite")
+        store.journal_file.touch()
+    with pytest.raises(CampaignError, match=r"this driver has lost the campaign in .* It has stopped") as told:
+        journal.append("counted", {"number": 1})
+    assert "\n" not in str(told.value)
+    journal.close()
+    store.release()
+
+
+def test_a_lock_that_was_removed_is_no_way_for_a_second_driver_and_is_put_back(tmp_path: Path) -> None:
+    store = Store(tmp_path / "c")
+    journal = store.open_for_writing()
+    store._lock_file.unlink()
+    with pytest.raises(CampaignError, match="is being run by another process"):
+        Store(tmp_path / "c").open_for_writing()
+    journal.append("counted", {"number": 0})
+    assert store.driver() == f"process {os.getpid()} on {socket.gethostname()}"
+    journal.close()
+    store.release()
+    assert store.driver() is None
+
+
+def test_where_no_folder_can_be_locked_a_driver_that_has_lost_its_lock_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "_locks", lambda folder: None)
+    first, second = Store(tmp_path / "c"), Store(tmp_path / "c")
+    journal = first.open_for_writing()
+    first._lock_file.unlink()
+    other = second.open_for_writing()
+    with pytest.raises(CampaignError, match="was removed or replaced under it"):
+        journal.append("counted", {"number": 0})
+    journal.close()
+    first.release()
+    assert second.driver() == f"process {os.getpid()} on {socket.gethostname()}"
+    other.append("counted", {"number": 1})
+    assert numbers(second.journal_file) == [1]
+    other.close()
+    second.release()
+
+
+@pytest.mark.parametrize("hours", [-2, 2])
+def test_a_clock_that_is_set_changes_no_span_of_a_session(
+    hours: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path / "journal.sqlite", write=True)
+    before = [journal.append("counted", {"number": n}) for n in range(2)]
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 3600 * hours)
+    after = journal.append("counted", {"number": 2})
+    assert before[-1].time <= after.time < before[-1].time + 1800
+    assert 0 <= journal_module.since(after.time, journal.clock) < 1800
+    assert journal_module.since(after.time, None) >= 0
+    journal.close()
+    again = Journal(tmp_path / "journal.sqlite", write=True)
+    assert again.append("counted", {"number": 3}).time >= after.time
 
 
 def test_a_released_folder_can_be_taken_again(tmp_path: Path) -> None:

@@ -6,25 +6,29 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ase import Atoms
+from ase import Atoms, neighborlist
 from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms, FixBondLength
 from ase.data import chemical_symbols
+from ase.neighborlist import neighbor_list
 from hypothesis import given
 from hypothesis import strategies as st
 
+from psiflow_core.checks import check, closest_pair, shortest_period
+from psiflow_core.electrons import electrons
 from psiflow_core.errors import StructureError
+from psiflow_core.reading import read
 from psiflow_core.structures import (
     Label,
+    bare,
     canonical,
     charge_of,
-    check,
-    closest_pair,
     digest,
     from_plain,
     isolated_atom,
     label_of,
-    read,
     sha256,
     species,
     spin_of,
@@ -214,7 +218,10 @@ def _magnetic(atoms: Atoms, moment: float) -> Atoms:
 def _changed(**arrays: Any) -> Atoms:
     atoms = molecule("H2O")
     for name, value in arrays.items():
-        setattr(atoms, name, value)
+        if name in ("initial_charges", "momenta", "masses"):
+            atoms.set_array(name, np.array(value, float))
+        else:
+            setattr(atoms, name, value)
     return atoms
 
 
@@ -225,8 +232,20 @@ def _changed(**arrays: Any) -> Atoms:
         (_changed(positions=np.full((3, 3), np.nan)), "not finite"),
         (_changed(positions=np.full((3, 3), np.inf)), "not finite"),
         (_changed(pbc=True), "cell vectors are missing"),
-        (_water(charge=1), "9 electrons cannot have spin multiplicity 1"),
-        (_water(spin=2), "10 electrons cannot have spin multiplicity 2"),
+        (_water(charge=1), "9 electrons cannot have spin multiplicity 1, but an even one up to 10; set info"),
+        (_water(spin=2), "10 electrons cannot have spin multiplicity 2, but an odd one up to 11; set info"),
+        (_water(spin=1001), "10 electrons cannot have spin multiplicity 1001, but an odd one up to 11"),
+        (_water(charge=20), r"its charge is 20, .*; it can be -12 to 9; set info\['charge'\]"),
+        (_water(charge=10), "its charge is 10, which leaves 0 electrons to 10 protons"),
+        (_water(charge=-13, spin=2), "its charge is -13, .*; it can be -12 to 9"),
+        (_water(charge=1e30), r"info\['charge'\] is 1e\+30, and no structure has so many electrons"),
+        (_water(spin=-1e30), "'spin'.* is -1e[+]30, and no structure has so many electrons"),
+        (_water(charge=float("inf")), "'charge'.* is inf, not a whole number"),
+        (_water(charge=True), "'charge'.* is True, not a whole number"),
+        (_water(spin=np.bool_(True)), "'spin'.* is .*True.*, not a whole number"),
+        (_water(charge="1"), "'charge'.* is '1', not a whole number"),
+        (_water(charge=None), "'charge'.* is None, not a whole number"),
+        (_water(spin=np.ones(3)), "'spin'.*not a whole number"),
         (_water(spin=0), "multiplicity 0"),
         (_water(charge=0.9), r"info\['charge'\] is 0\.9, not a whole number; set it to one"),
         (_water(charge=float("nan")), "'charge'.* is nan, not a whole number"),
@@ -235,8 +254,17 @@ def _changed(**arrays: Any) -> Atoms:
         (_changed(constraints=[FixAtoms([0])]), r"constraints \(FixAtoms\), which are not kept; remove them"),
         (_changed(constraints=[FixAtoms([0]), FixBondLength(0, 1)]), r"\(FixAtoms, FixBondLengths\)"),
         (_magnetic(bulk("Fe"), np.nan), "moments are not finite"),
+        (_changed(initial_charges=[np.nan, 0, 0]), "initial charges are not finite"),
+        (_changed(momenta=np.full((3, 3), np.nan)), r"momenta are not finite.*del atoms\.arrays\['momenta'\]"),
+        (_changed(masses=[16.0, 0.0, 1.0]), r"the mass of atom 1 is 0\.0, and a mass is above 0 amu"),
+        (_changed(masses=[-16.0, 1.0, 1.0]), r"the mass of atom 0 is -16\.0"),
+        (_changed(masses=[16.0, 1.0, np.inf]), "the mass of atom 2 is inf"),
+        (Atoms("XH", [[0, 0, 0], [0, 0, 1]]), r"atom 0 is of no element \(atomic number 0\)"),
         (Atoms("H2", [[0, 0, 0], [0, 0, 0.29]]), "0.290 Å apart"),
-        (Atoms("He", cell=[0.2, 5, 5], pbc=True), "0.200 Å apart"),
+        (Atoms("He", cell=[0.2, 5, 5], pbc=True), r"each atom is 0\.200 Å from its own image"),
+        (Atoms("He", cell=[1, 1, 1], pbc=True), r"1\.000 Å from its own image.*as with the cell of 1 Å that PDB"),
+        (Atoms("He", cell=[[5, 0, 0], [5.1, 1.2, 0], [0, 0, 5]], pbc=True), r"1\.204 Å from its own image"),
+        (Atoms("He", cell=[1.4, 0, 0], pbc=[True, False, False]), r"1\.400 Å from its own image"),
         (Atoms("He2", [[0, 0, 0], [0, 0, 9.8]], cell=[10, 10, 10], pbc=True), "0.200 Å apart"),
     ],
 )
@@ -249,10 +277,11 @@ def test_impossible_structures_are_refused_by_their_number(atoms: Atoms, says: s
 def test_possible_structures_pass() -> None:
     slab = Atoms("He", cell=[5, 5, 0], pbc=[True, True, False])
     check([molecule("H2O"), _water(charge=1, spin=2), _water(spin=3), bulk("Si"), slab, isolated_atom("O")])
+    check([bulk("Be"), bulk("C"), Atoms("H", cell=[9, 9, 1.6], pbc=True, info={"spin": 2})])
     check([molecule("O2"), _magnetic(bulk("Fe"), 2.2), _water(charge=1.0, spin=2.0)])
 
 
-@pytest.mark.parametrize("given", [1.0, np.int64(1), np.float32(1), True])
+@pytest.mark.parametrize("given", [1.0, np.int64(1), np.float32(1)])
 def test_a_whole_number_of_any_type_is_a_charge(given: object) -> None:
     assert charge_of(_water(charge=given)) == 1
     assert digest(_water(charge=given)) == digest(_water(charge=1))
@@ -304,3 +333,196 @@ def test_a_file_that_cannot_be_read_is_told_in_full_and_once(tmp_path: Path, mon
     for told in (missing.value, nonsense.value):
         assert told.__cause__ is None, "the cause is in the message"
         assert told.__suppress_context__
+
+
+OXYGEN = {"spin": 3}
+CHARGED = {"charge": -2}
+
+
+def _pair(**info: Any) -> Atoms:
+    return Atoms("O2", [[0, 0, 0], [0, 0, 1.21]], info=info)
+
+
+def _with(atoms: Atoms, name: str, values: Any) -> Atoms:
+    atoms.set_array(name, np.array(values, float))
+    return atoms
+
+
+@pytest.mark.parametrize(
+    ("atoms", "said"),
+    [
+        *[(_pair(**{name: 3}), OXYGEN) for name in ("spin", "multiplicity", "total_spin", "spin_multiplicity", "Spin")],
+        *[(_pair(**{name: 3.0}), OXYGEN) for name in ("molecular_multiplicity", "MULTIPLICITY", "spinMultiplicity")],
+        *[(_pair(**{name: -2}), CHARGED) for name in ("charge", "total_charge", "net_charge", "Charge", "tot_charge")],
+        *[(_pair(**{name: -2.0}), CHARGED) for name in ("molecular_charge", "formal_charge", "TotalCharge")],
+        (_with(_pair(), "initial_magmoms", [1, 1]), OXYGEN),
+        (_with(_pair(), "initial_magmoms", [-1, -1]), OXYGEN),
+        (_with(_pair(), "initial_magmoms", [[0, 1, 0], [0, 1, 0]]), OXYGEN),
+        (_with(_pair(), "initial_magmoms", [1, -1]), {"spin": 1}),
+        (_with(_pair(), "initial_magmoms", [0, 0]), {}),
+        (_with(_pair(), "initial_charges", [-1, -1]), CHARGED),
+        (_with(_pair(), "initial_charges", [-0.99, -1.0]), CHARGED),
+        (_with(_pair(), "initial_charges", [0.4, -0.4]), {"charge": 0}),
+        (_with(_pair(), "formal_charges", [-1, -1]), CHARGED),
+        (_with(_pair(spin=3, multiplicity=3.0), "initial_magmoms", [1.2, 1.1]), OXYGEN),
+        (_with(_pair(charge=0), "initial_charges", [0.3, 0.1]), {"charge": 0}),
+        (_pair(), {}),
+    ],
+    ids=lambda given: str(given.info or [*given.arrays]) if isinstance(given, Atoms) else "",
+)
+def test_charge_and_spin_are_known_by_all_their_usual_names(atoms: Atoms, said: dict[str, int]) -> None:
+    check([atoms])
+    found = electrons(atoms)
+    assert found == said
+    assert (charge_of(atoms), spin_of(atoms)) == (said.get("charge", 0), said.get("spin", 1))
+    travelled = from_plain(json.loads(json.dumps(to_plain(atoms))))
+    assert travelled.info == said, "under psiflow's names from here on"
+    assert digest(travelled) == digest(atoms)
+    assert bare(atoms).info == said
+
+
+@pytest.mark.parametrize(
+    ("atoms", "says"),
+    [
+        (_pair(charge=0, total_charge=2), r"charge is told.*info\['charge'\] says 0, info\['total_charge'\] says 2"),
+        (_pair(spin=1, multiplicity=3), r"spin is told.*info\['spin'\] says 1, info\['multiplicity'\] says 3"),
+        (_with(_pair(spin=1), "initial_magmoms", [1, 1]), "the sum of initial_magmoms says 3"),
+        (_with(_pair(charge=0), "initial_charges", [-1, -1]), "the sum of initial_charges says -2"),
+        (_with(_pair(), "initial_magmoms", [0.7, 0.7]), "initial_magmoms do not add up to a whole number"),
+        (_with(_pair(), "initial_charges", [-0.3, 0]), "initial_charges do not add up to a whole number"),
+        (_pair(total_charge=0.5), r"info\['total_charge'\] is 0\.5, not a whole number"),
+        (
+            _pair(uhf=2),
+            r"info\['uhf'\] may decide its label; .*unpaired electrons: write info\['spin'\] = uhf \+ 1",
+        ),
+        (_pair(unpaired_electrons=2), r"write info\['spin'\]"),
+        (_pair(q=-1), r"info\['q'\].*if it is the charge, write info\['charge'\]"),
+        (_pair(total_magnetization=2.0), r"the moment in μB plus 1"),
+        (_with(_pair(), "initial_magnetic_moments", [1, 1]), r"write atoms\.set_initial_magnetic_moments"),
+    ],
+)
+def test_a_charge_or_spin_that_is_not_clear_is_refused_by_its_name(atoms: Atoms, says: str) -> None:
+    with pytest.raises(StructureError, match=says):
+        check([atoms])
+
+
+def test_a_crystals_moments_are_an_order_and_no_multiplicity() -> None:
+    iron = _magnetic(bulk("Fe", cubic=True), 2.3)
+    check([iron])
+    assert electrons(iron) == {}
+    assert spin_of(iron) == 1
+
+
+def test_a_radical_with_a_label_need_not_tell_its_spin() -> None:
+    radical = Atoms("OH", [[0, 0, 0], [0, 0, 0.97]])
+    check([radical], labelled=True)
+    with pytest.raises(StructureError, match="told in several ways"):
+        check([_pair(charge=0, total_charge=2)], labelled=True)
+
+
+def test_the_hash_sees_initial_charges() -> None:
+    water, other = molecule("H2O"), molecule("H2O")
+    other.set_initial_charges([-0.8, 0.4, 0.4])
+    assert digest(water) != digest(other)
+    water.set_initial_magnetic_moments([-0.8, 0.4, 0.4])
+    assert digest(water) != digest(other)
+    other.set_initial_charges([0.0, 0.0, 0.0])
+    assert digest(other) == digest(molecule("H2O"))
+
+
+def test_a_bare_structure_has_what_its_label_depends_on_and_its_masses() -> None:
+    heavy = _with(_magnetic(bulk("Fe", cubic=True), 2.3), "masses", [54.0, 57.0])
+    heavy.info.update(total_charge=1, config_type="start")
+    heavy.set_momenta(np.ones((2, 3)))
+    heavy.set_tags(1)
+    copy = bare(with_label(heavy, Label(0.0, np.zeros((2, 3)))))
+    assert digest(copy) == digest(heavy)
+    assert copy.info == {"charge": 1}
+    assert list(copy.get_masses()) == [54.0, 57.0]
+    assert not copy.has("momenta")
+    assert not copy.has("tags")
+    assert copy.calc is None
+
+
+@given(structures(least=1), st.data())
+def test_the_closest_pair_is_that_of_all_distances(atoms: Atoms, data: st.DataObject) -> None:
+    """Held against ASE's list of neighbours, in narrow cells, periodic or not."""
+    random = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    atoms.positions[:] = random.uniform(-8, 8, (len(atoms), 3))
+    atoms.set_cell(random.uniform(3, 9, 3) * np.eye(3) + random.normal(0, 1, (3, 3)))
+    distances = neighbor_list("d", atoms, 4.0)
+    found = closest_pair(atoms, 4.0)
+    assert (found is None) == (len(distances) == 0)
+    assert found is None or found[0] == pytest.approx(distances.min())
+
+
+def test_a_cell_along_which_nothing_repeats_is_not_filled_with_bins(monkeypatch: pytest.MonkeyPatch) -> None:
+    wide, asked = molecule("H2O", vacuum=500.0), []
+    listing = neighborlist.primitive_neighbor_list
+    monkeypatch.setattr(
+        neighborlist, "primitive_neighbor_list", lambda *given: asked.append(given[2]) or listing(*given)
+    )
+    assert closest_pair(wide, 1.0) is not None
+    assert not asked, "a molecule has no images"
+    wide.pbc = [True, False, False]
+    wide.cell[0] = [5.0, 0, 0]
+    assert closest_pair(wide, 1.0) is not None
+    assert np.abs(asked[0]).max() <= 5.0
+
+
+@pytest.mark.parametrize("positions", [[[0, 0, 0], [0, 0, 0], [5, 5, 5]], [[5, 5, 5], [0, 0, 0], [0, 0, 0]]])
+def test_atoms_at_the_same_place_are_a_pair(positions: Any) -> None:
+    found = closest_pair(Atoms("H3", positions), 0.5)
+    assert found is not None
+    assert found[0] == 0.0
+    assert found[1] != found[2]
+
+
+def test_one_atom_has_no_neighbour() -> None:
+    assert closest_pair(Atoms("H"), 5.0) is None
+    assert shortest_period(Atoms("H")) == np.inf
+    assert shortest_period(bulk("Cu")) == pytest.approx(3.61 / np.sqrt(2))
+
+
+def _smeared(**results: float) -> Atoms:
+    atoms = bulk("Cu")
+    atoms.calc = SinglePointCalculator(atoms, forces=np.zeros((1, 3)), **results)
+    return atoms
+
+
+def test_the_energy_of_a_label_is_the_one_whose_gradient_the_forces_are() -> None:
+    assert label_of(_smeared(energy=-10.0)).energy == -10.0
+    assert label_of(_smeared(energy=-10.0, free_energy=-10.5)).energy == -10.5
+    assert label_of(_smeared(free_energy=-10.5)).energy == -10.5
+
+
+def _displace(atoms: Atoms) -> None:
+    atoms.positions[0, 0] += 0.4
+
+
+def _strain(atoms: Atoms) -> None:
+    atoms.set_cell(atoms.cell * 1.01, scale_atoms=True)
+
+
+def _transmute(atoms: Atoms) -> None:
+    atoms.numbers[0] = 47
+
+
+def _magnetise(atoms: Atoms) -> None:
+    atoms.set_initial_magnetic_moments([1.0] * len(atoms))
+
+
+@pytest.mark.parametrize("change", [_displace, _strain, _transmute, _magnetise])
+@pytest.mark.parametrize("kind", ["live", "kept"])
+def test_a_structure_that_was_changed_has_no_label_any_more(change: Any, kind: str) -> None:
+    copper = bulk("Cu", cubic=True)
+    copper.calc = EMT()
+    copper.get_potential_energy()
+    copper.get_forces()
+    if kind == "kept":
+        copper = with_label(copper, label_of(copper))
+    assert "label" in to_plain(copper)
+    change(copper)
+    assert "label" not in to_plain(copper)
+    with pytest.raises(StructureError, match="no label: it was moved or changed after it was computed"):
+        label_of(copper)

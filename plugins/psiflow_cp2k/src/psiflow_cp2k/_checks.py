@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from psiflow_core import structures
+from psiflow_core import checks, structures
 from psiflow_core.components import Resources
 from psiflow_core.errors import EngineMissing, OptionError, ReferenceFailed, StructureError
 from psiflow_cp2k import _level, _output, _program, _run_input
@@ -49,7 +49,7 @@ def check_structure(atoms: Atoms) -> None:
             f"{formula} is periodic in some directions only, which reference 'cp2k' does not do; "
             "set atoms.pbc = True and leave vacuum in the cell"
         )
-    structures.check([atoms])
+    checks.check([atoms])
     if atoms.get_initial_magnetic_moments().ndim > 1:
         raise StructureError(f"{formula} has initial magnetic moments that are not collinear; give one number an atom")
 

@@ -9,6 +9,7 @@ import numpy as np
 from ase import Atoms
 from ase.units import Bohr
 
+from psiflow_core.electrons import electrons
 from psiflow_core.structures import Array, charge_of, spin_of
 from psiflow_cp2k import _level
 from psiflow_cp2k._input import Section
@@ -52,7 +53,7 @@ def is_open_shell(atoms: Atoms) -> bool:
 
 def multiplicity(atoms: Atoms) -> int:
     """2S+1: the structure's own, or for a crystal that says nothing the one its moments add up to, or the lowest."""
-    if "spin" in atoms.info or not atoms.pbc.any():
+    if "spin" in electrons(atoms) or not atoms.pbc.any():
         return spin_of(atoms)
     given = moments(atoms)
     odd = (int(atoms.numbers.sum()) - charge_of(atoms)) % 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from ase import Atoms
@@ -99,6 +100,13 @@ class CP2K(Reference):
         from psiflow_cp2k._level import as_read
 
         return None if given is None else as_read(given)
+
+    @field_validator("basis_file", "potential_file", "data")
+    @classmethod
+    def _in_full(cls, given: str | None) -> str | None:
+        """CP2K runs in a folder of each label's own, where a relative path would be another."""
+        relative = given is not None and "/" in given and Path(given).exists()
+        return str(Path(given).absolute()) if given is not None and relative else given
 
     @field_validator("launch")
     @classmethod

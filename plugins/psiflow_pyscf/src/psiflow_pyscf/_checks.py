@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ase import Atoms
 
-from psiflow_core import structures
+from psiflow_core import checks, structures
 from psiflow_core.errors import EngineMissing, OptionError, StructureError, did_you_mean
 from psiflow_pyscf import _basis
 
@@ -43,7 +43,7 @@ def check_structure(options: PySCF, atoms: Atoms) -> None:
             f"{formula} is periodic but reference 'pyscf' is for molecules; "
             "set atoms.pbc = False if it is one, or use a periodic reference such as 'cp2k'"
         )
-    structures.check([atoms])
+    checks.check([atoms])
     electrons = int(atoms.numbers.sum()) - structures.charge_of(atoms)
     if not 0 <= structures.spin_of(atoms) - 1 <= electrons or electrons == 0:
         raise StructureError(

@@ -7,11 +7,11 @@ import os
 from pathlib import Path
 from typing import Any, ClassVar
 
-import psutil
 from ase import Atoms
 from ase.calculators.calculator import Calculator, FileIOCalculator, all_changes
 
 from psiflow_core.components import LabelTask
+from psiflow_core.guard import born
 from psiflow_core.structures import digest
 from psiflow_toys.reference import ToyReference
 
@@ -42,8 +42,8 @@ class Counted(FileIOCalculator):  # type: ignore[misc]
 
     def _tell(self, what: str) -> None:
         """Append a line, in one piece: several workers do."""
-        born = psutil.Process().create_time()
-        line = json.dumps({"what": what, "structure": digest(self.atoms), "pid": os.getpid(), "born": born})
+        told = {"what": what, "structure": digest(self.atoms), "pid": os.getpid(), "born": born(os.getpid())}
+        line = json.dumps(told)
         descriptor = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         try:
             os.write(descriptor, line.encode() + b"\n")

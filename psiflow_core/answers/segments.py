@@ -1,0 +1,187 @@
+"""Segments of samplers: the same atoms at other places, shown to the monitor as often as it asked."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from psiflow_core.answers.values import an, array, count, number, told, wrong
+from psiflow_core.components import Monitor, SamplingTask, Segment, Walker
+from psiflow_core.errors import StructureError, WrongAnswer
+from psiflow_core.structures import MOMENTS, Plain, charge_of, spin_of, to_plain
+
+KEPT = ("masses", MOMENTS)
+"""Arrays that a sampler leaves as they are."""
+
+
+class Attendance:
+    """The monitor of a walker as its sampler gets it: it knows when it was called, with what, and what it said.
+
+    Raises:
+        WrongAnswer: when it is called with anything but the walker's atoms, or after it has said stop. The sampler
+            may not hand it on: `segment` raises it again.
+    """
+
+    def __init__(self, monitor: Monitor, walker: Walker, task: SamplingTask, who: str) -> None:
+        self._monitor = monitor
+        self._origin = Origin(walker.structure, who)
+        self._task = task
+        self._who = who
+        self.steps: list[int] = []
+        """Steps of the segment at which it was called."""
+        self.reason: str | None = None
+        """Why it said stop."""
+        self.fault: WrongAnswer | None = None
+
+    def __call__(self, step: int, structure: Atoms) -> str | None:
+        try:
+            self._attend(step, structure)
+        except WrongAnswer as fault:
+            self.fault = self.fault or fault
+            raise
+        self.reason = self._monitor(self.steps[-1], structure)
+        return self.reason
+
+    def _attend(self, step: int, structure: Atoms) -> None:
+        at = count(step, "steps to the monitor", self._who)
+        if at > self._task.steps:
+            raise wrong(self._who, f"called the monitor at step {at} of a segment of {self._task.steps}")
+        if self.reason is not None:
+            raise wrong(self._who, f"went on to step {at} after the monitor had stopped it ({self.reason})")
+        self._origin.recognise(structure, "showed the monitor")
+        self.steps.append(at)
+
+    def require(self, steps: int) -> None:
+        """That a segment of so many steps was looked at as often as it was asked; raises `WrongAnswer`."""
+        if self.fault is not None:
+            raise self.fault
+        every = self._task.check_every
+        missing = sorted({*range(every, steps + 1, every), *([steps] if steps else [])} - set(self.steps))
+        if missing:
+            raise wrong(
+                self._who,
+                f"took {steps} steps and called the monitor {len(self.steps)} times: it has to after every {every} "
+                f"steps and after the last, and did not after step {missing[0]}",
+            )
+
+
+class Origin:
+    """The structure that a sampler was given, by which those that it returns are recognised."""
+
+    def __init__(self, structure: Atoms, who: str) -> None:
+        self.structure = structure.copy()
+        self._who = who
+        self._info: Plain = to_plain(structure)["info"]
+
+    def recognise(self, found: object, did: str) -> Atoms:
+        """The structure, if it is one of the same atoms; raises `WrongAnswer`."""
+        if not isinstance(found, Atoms):
+            raise wrong(self._who, f"{did} {told(found)} instead of a structure")
+        change = self._change(found)
+        if change:
+            raise wrong(self._who, f"{did} a structure {change}")
+        return found
+
+    def _change(self, found: Atoms) -> str | None:
+        before = self.structure
+        if not np.array_equal(found.numbers, before.numbers):
+            was, is_now = before.get_chemical_formula(), found.get_chemical_formula()
+            return "whose atoms are in another order" if was == is_now else f"of other atoms: {was} became {is_now}"
+        if not np.array_equal(found.pbc, before.pbc):
+            return f"of another periodicity: {before.pbc.tolist()} became {found.pbc.tolist()}"
+        if not before.pbc.any() and not np.array_equal(found.cell, before.cell):
+            return "whose cell is another, although it is not periodic"
+        for name in KEPT:
+            if not np.array_equal(_array_of(found, name), _array_of(before, name)):
+                return f"whose {name} are others"
+        return self._told_otherwise(found)
+
+    def _told_otherwise(self, found: Atoms) -> str | None:
+        """What is different of a structure's info: charge, spin, and whatever else came with it."""
+        for name, value in self._info.items():
+            if name not in found.info:
+                return f"that has lost info[{name!r}]"
+            if not np.array_equal(found.info[name], value):
+                return f"of another info[{name!r}]: {value!r} became {told(found.info[name])}"
+        try:
+            same = (charge_of(found), spin_of(found)) == (charge_of(self.structure), spin_of(self.structure))
+        except StructureError as error:
+            return f"of which {error}"
+        return None if same else "of another charge or spin"
+
+
+def segment(found: object, walker: Walker, task: SamplingTask, monitor: Attendance, who: str) -> Segment:
+    """The segment that a sampler returned for a walker.
+
+    Numbers that are not finite are allowed in it only where the monitor has stopped it.
+
+    Raises:
+        WrongAnswer: it is not the walker's, nor what was asked, or the monitor did not see it all.
+    """
+    given: Segment = an(found, Segment, who)
+    steps = count(given.steps, "steps", who)
+    if steps > task.steps:
+        raise wrong(who, f"took {steps} steps where {task.steps} were asked for")
+    monitor.require(steps)
+    if given.stopped != monitor.reason:
+        raise wrong(who, f"says that it was stopped by {told(given.stopped)}; the monitor said {monitor.reason!r}")
+    origin, finished = Origin(walker.structure, who), bool(an(given.finished, bool | np.bool_, who))
+    ended = _walker(an(given.walker, Walker, who), walker.step + steps, origin, who)
+    if monitor.reason is None:
+        _require_motion(walker.structure, ended.structure, steps, task, finished, who)
+    frames = [_frame(frame, origin, who) for frame in an(given.frames, list | tuple, who)]
+    averages = _averages(given.averages, monitor.reason, who)
+    return Segment(ended, steps, given.stopped, finished, frames, averages)
+
+
+def _walker(found: Walker, step: int, origin: Origin, who: str) -> Walker:
+    structure = origin.recognise(found.structure, "returned")
+    if count(found.step, "steps of the walker", who) != step:
+        raise wrong(who, f"returned a walker at step {found.step}, which has to be at step {step}")
+    state = None if found.state is None else bytes(an(found.state, bytes, who))
+    return Walker(structure, state, step)
+
+
+def _require_motion(before: Atoms, after: Atoms, steps: int, task: SamplingTask, finished: bool, who: str) -> None:
+    """That a segment which nothing stopped has come somewhere, to numbers."""
+    parts = (after.positions, np.asarray(after.cell), after.get_momenta())
+    if not all(np.isfinite(part).all() for part in parts):
+        raise wrong(who, "returned positions, a cell or momenta that are not finite, and had not been stopped")
+    if finished or not task.steps:
+        return
+    if not steps:
+        raise wrong(who, f"took none of {task.steps} steps, and does not say that the trajectory has finished")
+    if np.array_equal(before.positions, after.positions) and np.array_equal(before.cell, after.cell):
+        raise wrong(who, f"did not move the atoms in {steps} steps")
+
+
+def _frame(found: object, origin: Origin, who: str) -> Atoms:
+    """A frame with energy and forces in its calculator, if it has one."""
+    frame = origin.recognise(found, "returned among its frames")
+    results: dict[str, Any] = getattr(frame.calc, "results", {})
+    if "energy" in results:
+        number(results["energy"], "an energy of a frame", who)
+    if "forces" in results:
+        array(results["forces"], (len(frame), 3), "forces of a frame", who)
+    return frame
+
+
+def _averages(found: object, stopped: str | None, who: str) -> dict[str, float]:
+    """Means as Python's numbers; without those that are not finite where the walker was stopped, for its state was."""
+    given = {
+        an(name, str, who): number(value, f"an average {name!r}", who) for name, value in an(found, dict, who).items()
+    }
+    sick = [name for name, value in given.items() if not math.isfinite(value)]
+    if sick and stopped is None:
+        raise wrong(who, f"returned an average {sick[0]!r} of {given[sick[0]]}")
+    return {name: value for name, value in given.items() if name not in sick}
+
+
+def _array_of(structure: Atoms, name: str) -> Any:
+    """An array of a structure; where it has none, what that means."""
+    if structure.has(name):
+        return structure.get_array(name)
+    return structure.get_masses() if name == "masses" else structure.get_initial_magnetic_moments()

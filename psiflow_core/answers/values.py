@@ -1,0 +1,126 @@
+"""What answers of plugins are made of: numbers, arrays, types; and the error that names a plugin."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from psiflow_core.components import Spec
+from psiflow_core.errors import PsiflowError, WrongAnswer
+from psiflow_core.structures import Array
+
+
+def named(spec: Spec) -> str:
+    """A component and its plugin, as messages call them."""
+    plugin = f" of distribution {spec.distribution} {spec.version}" if spec.distribution else ""
+    return f"{spec.kind} '{spec.name}'{plugin}"
+
+
+def wrong(who: str, did: str) -> WrongAnswer:
+    """The error of a plugin that does not keep its contract."""
+    return WrongAnswer(f"{who} {did}; once its plugin is mended, run the same again to go on")
+
+
+BLAMED = "raised by "
+"""How the note of an exception begins that names the plugin."""
+
+
+@contextlib.contextmanager
+def blamed(who: str) -> Iterator[None]:
+    """Note on every exception that comes out of a plugin whose it is; psiflow's own types are told as they are."""
+    try:
+        yield
+    except PsiflowError:
+        raise
+    except BaseException as error:
+        if not blame(error):  # a sampler hands on what a potential raised
+            error.add_note(f"{BLAMED}{who}")
+        raise
+
+
+def blame(error: BaseException) -> str:
+    """The plugin that an exception came out of; empty where none is known."""
+    notes = getattr(error, "__notes__", [])
+    return next((note.removeprefix(BLAMED) for note in notes if note.startswith(BLAMED)), "")
+
+
+def an(found: object, kind: Any, who: str) -> Any:
+    """What was returned, which has to be of a type; raises `WrongAnswer`."""
+    if isinstance(found, kind):
+        return found
+    wanted = getattr(kind, "__name__", None) or str(kind)
+    raise wrong(who, f"returned {told(found)} where its contract asks for {wanted}")
+
+
+def number(found: object, what: str, who: str) -> float:
+    """A real number, finite or not; raises `WrongAnswer`."""
+    plain = found.item() if isinstance(found, np.ndarray | np.generic) and found.ndim == 0 else found
+    if isinstance(plain, bool) or not isinstance(plain, Real):
+        raise wrong(who, f"returned {what} that is {told(found)}, not a number")
+    return float(plain)
+
+
+def count(found: object, what: str, who: str) -> int:
+    """A whole number that is not negative; raises `WrongAnswer`."""
+    try:
+        whole = operator.index(found)  # type: ignore[arg-type]
+    except TypeError:
+        raise wrong(who, f"returned {what} that are {told(found)}, not a whole number") from None
+    if isinstance(found, bool) or whole < 0:
+        raise wrong(who, f"returned {told(found)} for {what}")
+    return whole
+
+
+def numbers(found: object, what: str, who: str, needed: Sequence[str] = ()) -> dict[str, float]:
+    """Finite numbers by name, as Python's own; raises `WrongAnswer`."""
+    given: Mapping[str, Any] = an(found, Mapping, who)
+    missing = [name for name in needed if name not in given]
+    if missing:
+        raise wrong(who, f"returned {what} without {', '.join(missing)}")
+    checked = {an(name, str, who): number(value, f"{what} with {name!r}", who) for name, value in given.items()}
+    for name, value in checked.items():
+        if not math.isfinite(value):
+            raise wrong(who, f"returned {what} in which {name!r} is {value}")
+    return checked
+
+
+def array(found: object, shape: tuple[int, ...], what: str, who: str) -> Array:
+    """Real numbers of a shape, in double precision and nobody else's; they need not be finite; raises `WrongAnswer`."""
+    try:
+        given = np.asarray(found)
+    except Exception as error:  # ragged lists, and tensors that are not on this device
+        raise wrong(who, f"returned {what} that are no array ({type(error).__name__}: {error})") from error
+    if given.dtype.kind not in "fiu":
+        kind = "complex numbers" if given.dtype.kind == "c" else told(found)
+        raise wrong(who, f"returned {what} that are {kind}, not an array of real numbers")
+    if given.shape != shape:
+        raise wrong(who, f"returned {what} of shape {given.shape}; the contract asks for {shape}")
+    return np.array(given, np.float64)
+
+
+def each(found: object, wanted: int, what: str, who: str) -> list[Any]:
+    """What was returned for each of several structures; raises `WrongAnswer`."""
+    if found is None or isinstance(found, str | bytes | Mapping):
+        raise wrong(who, f"returned {told(found)} where its contract asks for a list of {what}")
+    try:
+        one_by_one = iter(found)  # type: ignore[call-overload]
+    except TypeError:
+        raise wrong(who, f"returned {told(found)} where its contract asks for a list of {what}") from None
+    given = list(islice(one_by_one, wanted + 1))
+    if len(given) != wanted:
+        raise wrong(who, f"returned a wrong number of {what}: {len(given)} for {wanted} structures")
+    return given
+
+
+def told(found: object) -> str:
+    """A value in a few words: itself where it is short, else its type."""
+    text = repr(found)
+    short = isinstance(found, bool | int | float | str | None) and len(text) <= 40
+    return text if short else f"a {type(found).__name__}"

@@ -1,0 +1,296 @@
+"""Labels that others computed: which of the numbers in a structure are its label.
+
+Data sets hold the energies and forces of several levels of theory beside each other, under names that each group
+chooses. ASE's own names, `energy` (or `free_energy`), `forces` and `stress`, are read; anything else has to be named,
+and what could be meant as well is never passed over without a word.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from psiflow_core.errors import StructureError
+from psiflow_core.reading import read
+from psiflow_core.structures import Array, Label, energy_in, results_of, with_label
+
+SAME_ENERGY = 1e-4
+"""Energies that differ by less are the same: codes converge to some 1e-5 eV. [eV]"""
+
+SAME_FORCE = 1e-3
+"""Forces that differ by less are the same. [eV/Å]"""
+
+SAME_STRESS = 1e-4
+"""Stresses that differ by less are the same. [eV/Å³]"""
+
+WORDS = {
+    "energy": {"energy", "energies", "etot", "toten", "e"},
+    "forces": {"force", "forces", "gradient", "gradients", "grad"},
+    "stress": {"stress", "stresses"},
+    "virial": {"virial", "virials"},
+}
+"""By which of the words in its name a number is known for an energy, forces, a stress or a virial."""
+
+OTHER_QUANTITIES = {
+    *("kinetic", "formation", "atomization", "atomisation", "binding", "cohesive", "cohesion", "interaction", "hull"),
+    *("adsorption", "reaction", "activation", "barrier", "dispersion", "correlation", "exchange", "per", "gap", "band"),
+    *("fermi", "homo", "lumo", "zero", "zpe", "thermal", "correction", "error", "errors", "rmse", "mae", "std", "var"),
+    *("variance", "deviation", "uncertainty", "weight", "weights", "cutoff", "unit", "units", "shift", "offset"),
+    *("strain", "surface", "nuclear", "repulsion", "solvation", "ionization", "ionisation", "affinity", "excitation"),
+    *("relative", "delta", "scale", "mean", "bias", "field", "max", "norm", "above", "atomic", "local", "constant"),
+}
+"""Words that say that it is no total energy, and no forces on atoms."""
+
+NO_FORCE = np.zeros((1, 3))
+"""On one atom, free or in a crystal of its images: data sets give the energy alone. [eV/Å]"""
+
+OWN = "psiflow_"
+"""How the names begin of what psiflow says of a structure."""
+
+PLAIN = ("energy", "free_energy", "forces", "stress")
+"""ASE's names, under which a label is looked for."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """Under which names a label is in a file."""
+
+    energy: str
+    forces: str
+    stress: str | None = None
+    virial: str | None = None
+    """Minus stress times volume: the convention of extended XYZ, of QUIP and MACE. [eV]"""
+
+
+def read_labelled(
+    path: str | Path,
+    *,
+    energy: str,
+    forces: str,
+    stress: str | None = None,
+    virial: str | None = None,
+) -> list[Atoms]:
+    """Structures with the labels that a file has under these names, for `data=`.
+
+    ASE knows no units in a file: energies have to be in eV, lengths in Å, a stress in eV/Å³ with ASE's sign. Other
+    energies and forces in the file are left out.
+
+    Args:
+        path: a file that ASE reads.
+        energy: the total energy, such as "REF_energy". [eV]
+        forces: minus its gradient, shape (atoms, 3). [eV/Å]
+        stress: shape (6,) in Voigt order xx, yy, zz, yz, xz, xy, or (3, 3), or (9,). [eV/Å³]
+        virial: instead of the stress; stress = -virial/volume. The same shapes. [eV]
+
+    Raises:
+        StructureError: the file cannot be read, or a structure has not these numbers, or not in their shapes.
+    """
+    names = Names(energy, forces, stress, virial)
+    structures = read(path)
+    return [labelled(atoms, f"{path} {number}", names) for number, atoms in enumerate(structures)]
+
+
+def labelled(atoms: Atoms, where: str, names: Names | None = None) -> Atoms:
+    """A copy that carries one label, and no number that could be taken for another.
+
+    Args:
+        where: how an error begins; the formula follows.
+        names: where the label is; without them ASE's names, if nothing else could be meant.
+
+    Raises:
+        StructureError: there is none, or it is not clear which one is meant.
+    """
+    try:
+        label = _chosen(atoms, names) if names else _only(atoms)
+    except StructureError as error:
+        raise StructureError(f"{where} ({atoms.get_chemical_formula()}): {error}") from None
+    others = {name for kind in WORDS for name in _alike(atoms, kind)}
+    alone = atoms.copy()
+    for name in others:
+        alone.info.pop(name, None)
+        if name in alone.arrays:
+            del alone.arrays[name]
+    return with_label(alone, label)
+
+
+def same_label(one: Label, other: Label) -> bool:
+    """Whether two labels of a structure are the same but for the noise of a calculation."""
+    if abs(one.energy - other.energy) > SAME_ENERGY or not _near(one.forces, other.forces, SAME_FORCE):
+        return False
+    if one.stress is None or other.stress is None:
+        return one.stress is other.stress
+    return _near(one.stress, other.stress, SAME_STRESS)
+
+
+def _only(atoms: Atoms) -> Label:
+    """The label under ASE's names, if nothing else in the structure could be meant."""
+    found = results_of(atoms)
+    by_hand = not found and not _is_stale(atoms)
+    written = {name: value for name, value in (_numbers(atoms) if by_hand else found).items() if name in PLAIN}
+    if len(atoms) == 1:
+        written.setdefault("forces", NO_FORCE)
+    if "forces" not in written or {"energy", "free_energy"}.isdisjoint(written):
+        raise StructureError(_unlabelled(atoms))
+    energy, forces = _energy(energy_in(written), "energy"), _forces(written["forces"], atoms, "forces")
+    for kind, value, tolerance in (("energy", energy, SAME_ENERGY), ("forces", forces, SAME_FORCE)):
+        others = {name: other for name, other in _alike(atoms, kind).items() if not (by_hand and name in PLAIN)}
+        rivals = [name for name, other in others.items() if not _near(value, other, tolerance)]
+        if rivals:
+            raise StructureError(
+                f"it has {', '.join(rivals)} beside {kind}, and they differ; say which is the label: "
+                f"{_way(atoms, rivals[0])}, or with energy='energy', forces='forces'"
+            )
+    return Label(energy, forces, _known_stress(atoms, written.get("stress")))
+
+
+def _known_stress(atoms: Atoms, given: Any) -> Array | None:
+    """The stress under ASE's name, or from the virial, if nothing else says another one."""
+    periodic = bool(atoms.pbc.all()) and atoms.cell.rank == 3
+    stress = None if given is None else _voigt(given, "stress")
+    if not periodic:
+        if stress is not None and not atoms.pbc.any() and stress.any():
+            raise StructureError("it has a stress and is not periodic; set its pbc, or remove the stress")
+        return stress if atoms.pbc.any() else None
+    found = {name: _voigt(value, name) for name, value in _alike(atoms, "stress").items()}
+    for name, value in _alike(atoms, "virial").items():
+        found[name] = -_voigt(value, name) / atoms.get_volume()
+    if stress is None:
+        plain = [name for name in found if name.lower() in WORDS["virial"]]
+        stress = found[plain[0]] if plain else None
+    for name, value in found.items():
+        if stress is None or not _near(stress, value, SAME_STRESS):
+            beside = "which is not read" if stress is None else "which is not its stress, or -volume times it"
+            raise StructureError(f"it has {name}, {beside}; say which is the label's: {_way(atoms, name)}")
+    return stress
+
+
+def _chosen(atoms: Atoms, names: Names) -> Label:
+    """The label under the names that were given."""
+    numbers = _numbers(atoms)
+    if len(atoms) == 1:
+        numbers.setdefault(names.forces, NO_FORCE)
+    wanted = [name for name in (names.energy, names.forces, names.stress, names.virial) if name is not None]
+    missing = [name for name in wanted if name not in numbers]
+    if missing:
+        raise StructureError(f"it has no {', '.join(missing)}, and {_there(atoms)}")
+    if names.stress and names.virial:
+        raise StructureError("stress and virial say the same: name one of them")
+    energy = _energy(numbers[names.energy], names.energy)
+    forces = _forces(numbers[names.forces], atoms, names.forces)
+    if names.stress:
+        return Label(energy, forces, _voigt(numbers[names.stress], names.stress))
+    if names.virial:
+        return Label(energy, forces, -_voigt(numbers[names.virial], names.virial) / _volume(atoms))
+    if atoms.pbc.all():
+        _refuse_forgotten(atoms, names.energy)
+    return Label(energy, forces)
+
+
+def _refuse_forgotten(atoms: Atoms, energy: str) -> None:
+    """Refuse to leave out a stress or virial of the same level as the energy."""
+    alike = [*_alike(atoms, "stress"), *_alike(atoms, "virial"), *({"stress"} & set(results_of(atoms)))]
+    for name in alike:
+        if _level(name) == _level(energy):
+            kind = "virial" if WORDS["virial"] & set(_words(name)) else "stress"
+            raise StructureError(f"it has {name} too: name it, with {kind}='{name}', or remove it")
+
+
+def _numbers(atoms: Atoms) -> dict[str, Any]:
+    """Whatever has a name: what a calculator found, and what stands in info and arrays."""
+    return {**atoms.arrays, **atoms.info, **results_of(atoms)}
+
+
+def _alike(atoms: Atoms, kind: str) -> dict[str, Any]:
+    """What may be another energy, other forces, another stress or virial of the structure."""
+    found = {}
+    for name, value in {**atoms.arrays, **atoms.info}.items():
+        if str(name).startswith(OWN) or isinstance(value, bool | str):
+            continue
+        array = np.asarray(value)
+        words = set(_words(str(name)))
+        fits = {"energy": array.size == 1, "forces": array.shape == (len(atoms), 3)}.get(kind, array.size in (6, 9))
+        if array.dtype.kind in "iuf" and fits and words & WORDS[kind] and not words & OTHER_QUANTITIES:
+            found[str(name)] = array.reshape(()).astype(float) if kind == "energy" else array.astype(float)
+    return found
+
+
+def _words(name: str) -> list[str]:
+    """`REF_energy`, `energyDFT` and `dft-Energy` in small words."""
+    return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)]
+
+
+def _level(name: str) -> frozenset[str]:
+    """What is left of a name without the quantity: the level of theory, mostly."""
+    return frozenset(_words(name)).difference(*WORDS.values(), {"free", "total", "tot"})
+
+
+def _way(atoms: Atoms, like: str) -> str:
+    """The call that chooses a label, with the names that belong together."""
+    same = {kind: [name for name in (*_alike(atoms, kind), kind) if _level(name) == _level(like)] for kind in WORDS}
+    words = [f"{kind}='{same[kind][0]}'" if same[kind] else f"{kind}=…" for kind in ("energy", "forces")]
+    given = next((kind for kind in ("stress", "virial") if set(_alike(atoms, kind)) & set(same[kind])), None)
+    words += [f"{given}='{same[given][0]}'"] if given else []
+    return f"psiflow.read_labelled(path, {', '.join(words)})"
+
+
+def _there(atoms: Atoms) -> str:
+    names = sorted({*_numbers(atoms)} - {"numbers", "positions"}, key=str)
+    return f"there is {', '.join(map(str, names))}" if names else "there is nothing but atoms"
+
+
+def _unlabelled(atoms: Atoms) -> str:
+    if _is_stale(atoms):
+        return "it has no label: it was moved or changed after it was computed; compute it anew, or leave it out"
+    forces = [_level(name) for name in _alike(atoms, "forces")]
+    energies = [*_alike(atoms, "energy"), *({"energy"} & set(results_of(atoms)))]
+    energies = [name for name in energies if _level(name) in forces]
+    way = f"; if they are the label: {_way(atoms, energies[0])}" if energies else ""
+    return f"it has no label: energy and forces are needed, and {_there(atoms)}{way}"
+
+
+def _is_stale(atoms: Atoms) -> bool:
+    return bool(getattr(atoms.calc, "results", {})) and not results_of(atoms)
+
+
+def _energy(value: Any, name: str) -> float:
+    array = np.asarray(value)
+    if array.size != 1 or array.dtype.kind not in "iuf":
+        raise StructureError(f"{name} is {value!r}, and an energy is one number [eV]")
+    return float(array.reshape(()))
+
+
+def _forces(value: Any, atoms: Atoms, name: str) -> Array:
+    array = np.asarray(value)
+    if array.shape != (len(atoms), 3) or array.dtype.kind not in "iuf":
+        raise StructureError(f"{name} has shape {array.shape}, and forces have ({len(atoms)}, 3) [eV/Å]")
+    return array.astype(float)
+
+
+def _voigt(value: Any, name: str) -> Array:
+    """Stress or virial as xx, yy, zz, yz, xz, xy."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "iuf" or array.shape not in ((6,), (9,), (3, 3)):
+        raise StructureError(f"{name} has shape {array.shape}, and a stress or virial has (6,), (9,) or (3, 3)")
+    if array.shape == (6,):
+        return array.astype(float)
+    full = array.reshape(3, 3).astype(float)
+    if not np.allclose(full, full.T, rtol=1e-3, atol=1e-3 * float(np.abs(full).max())):
+        raise StructureError(f"{name} is not symmetric, and a stress or virial is")
+    return np.asarray(full_3x3_to_voigt_6_stress(full), float)
+
+
+def _volume(atoms: Atoms) -> float:
+    if not (atoms.pbc.all() and atoms.cell.rank == 3):
+        raise StructureError("it has a virial, and no volume: it is not periodic in three directions")
+    return float(atoms.get_volume())
+
+
+def _near(one: Any, other: Any, tolerance: float) -> bool:
+    first, second = np.asarray(one), np.asarray(other)
+    return first.shape == second.shape and bool(np.allclose(first, second, rtol=0, atol=tolerance, equal_nan=True))

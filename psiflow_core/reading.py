@@ -1,0 +1,188 @@
+"""Files of structures, in any format that ASE reads; what a reader would lose without a word is told."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from psiflow_core.errors import StructureError
+
+Selection = slice | int
+
+CELLS = {"lattice", "cell", "unitcell", "box", "latticevectors", "cellvectors", "cellpar", "cryst1", "cellabcabc"}
+"""What a cell is called in comment lines that ASE does not read it from, in small letters and letters only."""
+
+OTHER_UNITS = re.compile(r"(?i)(?<![a-z])(bohrs?|hartrees?)(?![a-z])|atomic_?units?")
+"""Lengths and energies that are not in Å and eV."""
+
+XYZ = (".xyz", ".extxyz")
+
+TOLD = {
+    "gaussian-in": re.compile(r"^\s*(?P<charge>-?\d+)[ ,]+(?P<spin>\d+)\s*$", re.MULTILINE),
+    "gaussian-out": re.compile(r"Charge\s*=\s*(?P<charge>-?\d+)\s+Multiplicity\s*=\s*(?P<spin>\d+)"),
+    "orca-output": re.compile(
+        r"Total Charge\s+Charge\s+\.+\s*(?P<charge>-?\d+)\s+Multiplicity\s+Mult\s+\.+\s*(?P<spin>\d+)"
+    ),
+}
+"""How inputs and outputs of programs tell charge and multiplicity, which ASE's readers leave in the file."""
+
+MOLFILES = ("mol", "sdf")
+
+FORMAL = re.compile(r"^M  CHG\s+\d+((?:\s+\d+\s+-?\d+)+)", re.MULTILINE)
+"""Formal charges of an MDL molfile: pairs of atom and charge."""
+
+
+def read(path: str | Path) -> list[Atoms]:
+    """All structures of a file in any format that ASE reads, or those of a selection: ``md.xyz@-1``, ``md.xyz@::10``.
+
+    Raises:
+        StructureError: the file is missing, unreadable or empty, the selection is none, or something in the file
+            that decides what the structures are would be lost.
+    """
+    import ase.io
+
+    file, selection = _selected(path)
+    if file.is_file() and file.suffix in XYZ:
+        _refuse_blank_line(file)
+    try:
+        found = ase.io.read(file, index=selection, do_not_split_by_at_sign=True)
+    except Exception as error:  # ASE's readers raise whatever their parser met
+        raise StructureError(_unreadable(file, error)) from None
+    structures = [found] if isinstance(found, Atoms) else list(found)
+    if not structures:
+        raise StructureError(f"{path} holds no structure")
+    for number, atoms in enumerate(structures):
+        for lost in _lost(atoms):
+            raise StructureError(f"{path} {number} ({atoms.get_chemical_formula()}): {lost}")
+    if file.suffix not in XYZ:
+        _look_into(file, structures)
+    return structures
+
+
+def _selected(path: str | Path) -> tuple[Path, Selection]:
+    """The file, and which of its structures: a name may have an @ in it."""
+    file = Path(path)
+    before, at, after = str(path).rpartition("@")
+    if file.exists() or not at or not Path(before).exists():
+        return file, slice(None)
+    words = after.split(":")
+    if len(words) > 3 or not all(re.fullmatch(r"-?\d*", word) and word != "-" for word in words) or not after:
+        raise StructureError(f"{path}: '{after}' selects nothing of {before}; write @-1, @0:10 or @::10")
+    if len(words) == 1:
+        return Path(before), int(after)
+    return Path(before), slice(*(int(word) if word else None for word in words))
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    """The readers' words are kept: nobody knows better what they met."""
+    if not path.exists():
+        return f"cannot read structures from {path.absolute()}: there is no such file; check the path"
+    if path.is_dir():
+        return f"cannot read structures from {path.absolute()}: it is a folder; give a file in it, or a list of files"
+    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return f"cannot read structures from {path.absolute()} ({said}); give a file that ase.io.read reads, such as .xyz"
+
+
+def _lost(atoms: Atoms) -> Iterator[str]:
+    """What the file says of a structure and its reader has not understood."""
+    names = {str(name): value for name, value in atoms.info.items()}
+    if not atoms.cell.rank:
+        for name in names:
+            if re.sub(r"[^a-z0-9]", "", name.lower()) in CELLS:
+                yield (
+                    f"it has a cell under the name '{name.strip(':')}', which is not read; write "
+                    'Lattice="ax ay az bx by bz cx cy cz", in Å'
+                )
+    for name, value in names.items():
+        found = OTHER_UNITS.search(f"{name} {value}" if isinstance(value, str) else name)
+        if found and value is not False:
+            yield f"its comment says {found[0]}, and lengths are read as Å, energies as eV; convert them, and remove it"
+    yield from _partial(atoms)
+
+
+def _partial(atoms: Atoms) -> Iterator[str]:
+    """Sites that are not always occupied, or by several elements: CIF and PDB files have them."""
+    sites = atoms.info.get("occupancy")
+    for kind, here in sites.items() if isinstance(sites, dict) else ():
+        if len(here) > 1 or any(abs(share - 1) > 1e-3 for share in here.values()):
+            shares = ", ".join(f"{share:g} {symbol}" for symbol, share in here.items())
+            yield f"the site{_site(atoms, int(kind))} is occupied by {shares}; choose one order of whole atoms"
+    occupancies = np.asarray(atoms.arrays.get("occupancy", np.ones(0)), float)
+    for atom in np.flatnonzero((occupancies > 1e-3) & (occupancies < 1 - 1e-3)):
+        yield f"atom {atom} has occupancy {occupancies[atom]:g}; choose one position for each atom, with occupancy 1"
+
+
+def _site(atoms: Atoms, kind: int) -> str:
+    """Where the first atom of a kind is, if the reader tells kinds."""
+    found = np.flatnonzero(atoms.arrays.get("spacegroup_kinds", np.zeros(0)) == kind)
+    return f" of atom {found[0]}, at {np.round(atoms.positions[found[0]], 3).tolist()} Å," if len(found) else ""
+
+
+def _refuse_blank_line(file: Path) -> None:
+    """ASE ends at a blank line in the place of a number of atoms, and says nothing of what follows."""
+    with file.open(errors="replace") as lines:
+        number, left, blank = 0, 0, 0
+        for number, line in enumerate(lines, 1):
+            if blank and line.strip():
+                raise StructureError(
+                    f"{file.absolute()}: line {blank} is blank, and what follows it would be left out; remove the line"
+                )
+            if left:
+                left -= 1
+            elif not line.strip():
+                blank = blank or number
+            elif not line.lstrip().startswith("VEC"):
+                left = _atoms_announced(line) + 1
+
+
+def _atoms_announced(line: str) -> int:
+    return int(line) if line.strip().isdecimal() else 0  # what is no number is the reader's to refuse
+
+
+def _look_into(file: Path, structures: Sequence[Atoms]) -> None:
+    """What stands in a file, and has not come with its structures."""
+    from ase.io.formats import filetype
+
+    known = filetype(str(file))
+    if known not in (*TOLD, *MOLFILES, "lammps-dump-text"):
+        return
+    text = file.read_text(errors="replace")
+    if known == "lammps-dump-text":
+        _refuse_types(file, text, structures)
+    elif known in TOLD:
+        _tell(file, structures, [found.groupdict() for found in TOLD[known].finditer(text)])
+    else:
+        first, _, others = text.partition("$$$$")
+        if others.strip():
+            raise StructureError(f"{file.absolute()} holds several molecules, and ASE reads the first; split the file")
+        pairs = [found[1].split() for found in FORMAL.finditer(first)]
+        charge = sum(int(number) for pair in pairs for number in pair[1::2])
+        _tell(file, structures, [{"charge": charge}] if pairs else [])
+
+
+def _tell(file: Path, structures: Sequence[Atoms], told: Sequence[Mapping[str, Any]]) -> None:
+    """Put what a file tells of charge and spin into its structures."""
+    numbers = {tuple(sorted((name, int(value)) for name, value in one.items())) for one in told}
+    if len(numbers) > 1:
+        raise StructureError(
+            f"{file.absolute()} tells several charges or multiplicities; give structures that have one"
+        )
+    for atoms in structures:
+        for name, value in next(iter(numbers), ()):
+            atoms.info.setdefault(name, value)
+
+
+def _refuse_types(file: Path, text: str, structures: Sequence[Atoms]) -> None:
+    """LAMMPS numbers its kinds of atoms: without elements or masses, ASE takes 1, 2, 3 for H, He, Li."""
+    header = next((line.split() for line in text.splitlines() if line.startswith("ITEM: ATOMS")), [])
+    if not {"element", "mass"} & set(header):
+        numbers = sorted({int(number) for atoms in structures for number in atoms.numbers})
+        raise StructureError(
+            f"{file.absolute()}: it has types {numbers} and no elements; write it with 'dump … custom … element' and "
+            "'dump_modify … element', or convert it with ase.io.read(…, specorder=[…])"
+        )

@@ -1,0 +1,29 @@
+"""Text of others, made fit to be kept and shown: engines, plugins and users' files say what they like."""
+
+from __future__ import annotations
+
+import re
+
+UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that act on a terminal, turn the direction of writing, or are in no encoding."""
+
+
+def sound(text: str) -> str:
+    """The text with its unfit characters written as escapes: ``\\x1b[31m`` is seen, and colours nothing."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n")
+    return UNFIT.sub(lambda found: found.group().encode("unicode_escape").decode("ascii"), lines)
+
+
+def shortened(text: str, limit: int, whole: str = "") -> str:
+    """Head and tail of a text of more than ``limit`` characters, sound; ``whole`` says where all of it is."""
+    if len(text) <= limit:
+        return sound(text)
+    half = limit // 2
+    left_out = f"[… {len(text) - 2 * half} characters left out{f'; {whole}' if whole else ''} …]"
+    return f"{sound(text[:half])}\n{left_out}\n{sound(text[-half:])}"
+
+
+def one_line(text: str, limit: int) -> str:
+    """The text in one line of at most ``limit`` characters."""
+    line = " ".join(sound(text[: 4 * limit]).split())
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"
