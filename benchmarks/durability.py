@@ -83,7 +83,7 @@ def written(path: Path, *rest: Any) -> str:
 def without_results(path: Path, plain: Any, durable: bool = False) -> None:
     """Write a label, but for the disk's own time; no result."""
     if path.name != tasks.RESULT:
-        files.write_json(path, plain)
+        files.write_sealed(path, plain)
 
 
 def unsynchronised(journal: Journal, path: Path, write: bool = False) -> None:
@@ -95,10 +95,10 @@ def unsynchronised(journal: Journal, path: Path, write: bool = False) -> None:
 open_journal = Journal.__init__
 
 if OFF in os.environ:
-    tasks.write_json = without_results
+    tasks.write_sealed = without_results
     Journal.__init__ = unsynchronised  # type: ignore[method-assign]
 if LOG in os.environ:
-    tasks.write_json = timed(tasks.write_json, written, Path(os.environ[LOG]))
+    tasks.write_sealed = timed(tasks.write_sealed, written, Path(os.environ[LOG]))
 
 
 def main() -> None:

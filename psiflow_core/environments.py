@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import cast
 
 from psiflow_core.components import Component, Kind, Spec
-from psiflow_core.errors import EnvironmentUnfit, OptionError, PluginNotFound, did_you_mean
-from psiflow_core.files import write_json
+from psiflow_core.errors import EnvironmentUnfit, FileCorrupt, OptionError, PluginNotFound, did_you_mean
+from psiflow_core.files import believing, read_json, write_json
 from psiflow_core.offers import MUST_AGREE, ask, ask_here, changes, versions
 from psiflow_core.plugins import OFFICIAL, Registered, registry
 from psiflow_core.recorded import recorded
@@ -168,11 +168,18 @@ def read(name: str) -> Environment:
     Raises:
         EnvironmentUnfit: the record cannot be read.
     """
+    file = root() / name / RECORD
     try:
-        return Environment.from_plain(json.loads((root() / name / RECORD).read_text()))
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        plain = read_json(file, ("name", "launch", "offers", "packages"))
+        with believing(file):
+            found = Environment.from_plain(plain)
+            list(found.components())
+            for what in MUST_AGREE:
+                found.offers[what]
+        return found
+    except FileCorrupt as error:
         raise EnvironmentUnfit(
-            f"the record of environment '{name}' cannot be read ({type(error).__name__}: {error})",
+            f"the record of environment '{name}' cannot be read ({error})",
             f"Remove it, then create or adopt it again: psiflow env remove {name}",
         ) from error
 

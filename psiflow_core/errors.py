@@ -66,11 +66,22 @@ class CampaignError(PsiflowError):
     """A campaign cannot start or go on: the folder is taken, unwritable, or another configuration's."""
 
 
-class ModelCorrupt(PsiflowError):
+class FileCorrupt(PsiflowError):
+    """A file of psiflow's own cannot be believed: it is missing, cannot be read, or is not what was written.
+
+    ``barred`` says that it is there and that this user may not read it: its content may be sound.
+    """
+
+    def __init__(self, message: str, barred: bool = False) -> None:
+        super().__init__(message)
+        self.barred = barred
+
+
+class ModelCorrupt(FileCorrupt):
     """A model file is not the one that was recorded: its content hash differs."""
 
 
-class LabelCorrupt(PsiflowError):
+class LabelCorrupt(FileCorrupt):
     """A label's file is missing, or is not what a reference wrote."""
 
 

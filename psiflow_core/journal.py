@@ -1,7 +1,9 @@
 """The journal: what a campaign has believed, in order, in one SQLite file.
 
 Every event is sealed with a hash over itself and the seal before it. What a disk has damaged is therefore noticed,
-and what is intact before it can be believed.
+and what is intact before it can be believed. SQLite keeps the latest events in a log beside the file, and takes a log
+that is damaged or gone for one that ends earlier: the number and the seal of the last event stand in the *tip*, a
+third file, which tells that events are lost.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -19,8 +22,8 @@ from typing import Any
 
 import psutil
 
-from psiflow_core.errors import CampaignError
-from psiflow_core.files import make_durable
+from psiflow_core.errors import CampaignError, FileCorrupt
+from psiflow_core.files import make_durable, put_aside, read_sealed, sealed, write_atomically
 from psiflow_core.structures import Plain
 
 NETWORK = (
@@ -28,6 +31,12 @@ NETWORK = (
     *("gluster", "panfs", "pvfs2", "orangefs", "weka", "afs", "9p", "sshfs"),
 )
 """How the types of file systems begin that several hosts can share."""
+
+LOGS = ("-wal", "-shm", "-journal")
+"""How the names of the files end that SQLite keeps beside a journal."""
+
+FORMAT = 1
+"""The version of the table and of the kinds of events. A journal of a later one is left alone."""
 
 WAITING = 0.01
 """The share of the time in which a journal may wait for its disk."""
@@ -65,37 +74,59 @@ class Journal:
         owned: raises where the folder is another driver's by now.
 
     Raises:
-        CampaignError: the file cannot be opened, or, for reading, is not a journal or is damaged.
+        CampaignError: the file cannot be opened, a newer psiflow wrote it, or, for reading, it is not a journal or
+            is damaged.
     """
 
     def __init__(self, path: Path, write: bool = False, owned: Callable[[], None] = lambda: None) -> None:
         self._path = path
+        self._number, self._seal = 0, ""
+        self._tip = _Tip(path)
         self._owned = owned
         self._file: int | None = None
         self._offset = time.time() - time.monotonic()
-        self._seal = ""
         self._unsettled: set[Path] = set()
         self._settled_until = 0.0
         self.damaged: Path | None = None
         """Where a damaged journal was put."""
+        self.lost = 0
+        """Events that are known to be lost from its end."""
+        self.doubt = ""
+        """Why it cannot be said whether any are."""
         try:
             if not write:
                 self._connection = _reader(path)
                 return
+            for log in (path.with_name(path.name + ending) for ending in LOGS):
+                if log.is_dir():  # SQLite opens nothing then
+                    put_aside(log)
             self._connection = _writer(path)
             intact, whole = _intact(self._connection)
-            if not whole:
+            self.lost = max(0, self._told_by_tip(bool(intact)) - len(intact))
+            if self.lost or not whole:
                 self._connection.close()
                 self.damaged = _put_aside(path)
                 self._connection = _writer(path)
                 with self.together():
                     self._connection.executemany(INSERT, intact)
-            self._seal = intact[-1][-1] if intact else ""
+            self._number, self._seal = len(intact), intact[-1][-1] if intact else ""
+            self._tip.begin(self._number, self._seal)
             self._file = path.stat().st_ino
             if intact:  # the clock may have been set back since the last session
                 self._offset = max(self._offset, intact[-1][1] - time.monotonic())
         except sqlite3.Error as error:
-            raise CampaignError(f"cannot open the journal {path}: {error}") from error
+            beside = f"{path.name}, or {path.name}-wal beside it, may be barred to this user"
+            raise CampaignError(f"cannot open the journal {path}: {error}; {beside}") from error
+        except OSError as error:
+            raise CampaignError(f"cannot write beside the journal {path}: {error.strerror}") from error
+
+    def _told_by_tip(self, begun: bool) -> int:
+        """How many events there were, as far as the tip tells."""
+        try:
+            return self._tip.number()
+        except FileCorrupt as error:
+            self.doubt = str(error) if begun else ""
+            return 0
 
     def append(self, kind: str, data: Plain) -> Event:
         """Write one event.
@@ -111,11 +142,12 @@ class Journal:
             cursor = self._connection.execute(INSERT_NEXT, (now, kind, text, seal, self._seal))
         if not cursor.rowcount:
             raise self._lost("another driver has written into its journal")
-        self._seal = seal
+        self._number, self._seal = int(cursor.lastrowid or 0), seal
         self._unsettled.add(self._path)
         if not self._connection.in_transaction:
+            self._point()
             self.settle()
-        return Event(int(cursor.lastrowid or 0), now, kind, data)
+        return Event(self._number, now, kind, data)
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
@@ -127,7 +159,13 @@ class Journal:
         finally:
             with self._writing():
                 self._connection.execute("COMMIT")
+        self._point()
         self.settle()
+
+    def _point(self) -> None:
+        """Have the tip tell of the last event, once this is in the journal."""
+        with self._writing():
+            self._tip.point(self._number, self._seal)
 
     @property
     def clock(self) -> Plain:
@@ -156,19 +194,29 @@ class Journal:
                 make_durable(file)
             log = self._path.with_name(self._path.name + "-wal")
             make_durable(log if log.exists() else self._path)  # without a WAL, SQLite has waited by itself
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")  # few events are in the log alone
         self._unsettled.clear()
         end = time.monotonic()
         self._settled_until = end + (end - start) / WAITING
 
     def events(self, after: int = 0) -> Iterator[Event]:
-        """All events with a number above ``after``, in order."""
+        """All events with a number above ``after``, in order.
+
+        Raises:
+            CampaignError: the journal is damaged, or a newer psiflow wrote it.
+        """
         try:
+            refuse_newer(self._connection, self._path)
             rows = self._connection.execute(
-                "SELECT number, time, kind, data FROM events WHERE number > ? ORDER BY number", (after,)
+                "SELECT * FROM events WHERE number >= ? ORDER BY number", (after,)
             ).fetchall()  # all at once: without a WAL, the writer waits for a reader who has not come to the end
-            for number, when, kind, data in rows:
+            before = rows.pop(0)[-1] if after else ""
+            for number, when, kind, data, seal in rows:
+                if seal != _sealed(before, when, kind, data):
+                    raise sqlite3.DatabaseError(f"event {number} is not what was written")
+                before = seal
                 yield Event(number, when, kind, json.loads(data))
-        except (sqlite3.Error, json.JSONDecodeError) as error:
+        except (sqlite3.Error, ValueError, TypeError, LookupError) as error:
             if getattr(error, "sqlite_errorname", "") == "SQLITE_READONLY_ROLLBACK":
                 raise CampaignError(
                     f"the driver of the journal {self._path} was killed while it wrote an event; "
@@ -185,6 +233,7 @@ class Journal:
                 self.settle(now=True)
         finally:
             self._connection.close()
+            self._tip.close()
 
     def _require_file(self) -> None:
         """Make sure that the folder is still this driver's, and the file still that which was opened."""
@@ -225,6 +274,59 @@ Row = tuple[int | None, float, str, str, str]
 """Number, time, kind, data and seal of an event."""
 
 
+class _Tip:
+    """The file that tells which event was the last: too little to be torn, and written in place."""
+
+    SIZE = 256
+    """Bytes, a rest of spaces among them: where a disk is full, this place is not lost."""
+
+    def __init__(self, journal: Path) -> None:
+        self._file = journal.with_suffix(".tip")
+        self._descriptor: int | None = None
+
+    def number(self) -> int:
+        """Of the last event; 0 where there has never been one.
+
+        Raises:
+            FileCorrupt: it is missing, or is not what was written.
+        """
+        return int(read_sealed(self._file)["number"])
+
+    def begin(self, number: int, seal: str) -> None:
+        """Write the file anew, and keep it open."""
+        write_atomically(self._file, self._content(number, seal), durable=False)
+        self._descriptor = os.open(self._file, os.O_WRONLY)
+
+    def point(self, number: int, seal: str) -> None:
+        """Tell of another event."""
+        if self._descriptor is not None:
+            os.pwrite(self._descriptor, self._content(number, seal), 0)
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _content(self, number: int, seal: str) -> bytes:
+        return sealed({"number": number, "event": seal}).ljust(self.SIZE)
+
+
+def refuse_newer(connection: sqlite3.Connection, path: Path) -> int:
+    """The version of a journal, 0 where it has none yet; that of a later psiflow is left alone.
+
+    Raises:
+        CampaignError: it is one.
+    """
+    found = connection.execute("PRAGMA user_version").fetchone()[0]
+    if found > FORMAT:
+        connection.close()
+        raise CampaignError(
+            f"the journal {path} has format {found}, and this psiflow knows no more than {FORMAT}: a newer psiflow "
+            "wrote it; go on with that one, or choose another folder"
+        )
+    return int(found)
+
+
 def since(when: float, clock: Plain | None) -> float:
     """Seconds since a journal's event, whatever has become of the machine's clock.
 
@@ -253,6 +355,7 @@ def lost(folder: Path, why: str) -> CampaignError:
 def _writer(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY)
     try:
+        version = refuse_newer(connection, path)
         mode = journal_mode(path, psutil.disk_partitions(all=True))
         connection.execute(f"PRAGMA journal_mode={mode}")
         connection.execute(f"PRAGMA synchronous={'NORMAL' if mode == 'WAL' else 'FULL'}")  # `settle` waits for a WAL
@@ -260,6 +363,8 @@ def _writer(path: Path) -> sqlite3.Connection:
             "CREATE TABLE IF NOT EXISTS events (number INTEGER PRIMARY KEY, time REAL NOT NULL, "
             "kind TEXT NOT NULL, data TEXT NOT NULL, seal TEXT NOT NULL)"
         )
+        if version != FORMAT:
+            connection.execute(f"PRAGMA user_version={FORMAT}")
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorname not in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
             connection.close()
@@ -298,7 +403,7 @@ def _put_aside(path: Path) -> Path:
     """Give a damaged journal another name, its logs with it."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
     target = path.with_name(f"{path.stem}.damaged-{stamp}{path.suffix}")
-    for ending in ("", "-wal", "-shm", "-journal"):
+    for ending in ("", *LOGS):
         part = path.with_name(path.name + ending)
         if part.exists():
             part.rename(target.with_name(target.name + ending))

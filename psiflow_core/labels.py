@@ -37,7 +37,7 @@ from psiflow_core.structures import (
     sha256,
     to_plain,
 )
-from psiflow_core.tasks import has_label, label_file, label_key, read_label, trustworthy, write_label
+from psiflow_core.tasks import has_label, is_barred, label_file, read_label, trustworthy, write_label
 
 HASH = "psiflow_label_hash"
 """Under this name stands the SHA-256 of the whole record: psiflow wrote this frame, and nobody has changed it."""
@@ -99,9 +99,9 @@ def read_record(file: Path) -> Plain:
     Raises:
         LabelCorrupt: the file is damaged, or is not what its name says.
     """
-    structure, record = read_label(file)
-    if "reference" not in record or label_key(Spec.from_plain(record["reference"]), structure) != file.stem:
-        raise LabelCorrupt(f"label {file} is damaged: its content belongs to another name")
+    _, record = read_label(file)
+    if "reference" not in record:
+        raise LabelCorrupt(f"label {file} is damaged: it does not say which reference computed it")
     return record
 
 
@@ -160,6 +160,9 @@ def put(records: Iterable[Plain], store: Path) -> Moved:
     for record in records:
         spec, structure = Spec.from_plain(record["reference"]), from_plain(record["structure"])
         file = label_file(store, spec, structure)
+        if is_barred(file):
+            moved.problems.append(f"{file} is there, and this user may not read it; left alone")
+            continue
         with _open(store):
             there = has_label(file)  # one that is damaged is none
             if not there:

@@ -3,7 +3,7 @@
 A task that hangs cannot end itself, and Parsl cannot end it either. So a worker writes a lease before it begins
 a task, and takes it away afterwards; the guard (`psiflow_core.guard`), which runs beside the workers, ends the
 worker, with every process that the task started, when the task takes more than its lease says. Why is written
-into the task's folder, where the driver finds it. Like the guard, this imports nothing but psutil.
+into the task's folder, where the driver finds it. Like the guard, this needs no package but psutil.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ PLACE = "PSIFLOW_LEASES"
 
 VERDICT = "ended.json"
 """The file in a task's folder that says why the guard ended it."""
+
+LIMITS = ("wall_time", "silence", "memory")
+"""What a lease says of a task, and None where that is without limit."""
 
 IDLE = 0.01
 """A task is silent while its processes use less than this share of a core."""
@@ -69,8 +72,7 @@ def lease(folder: str | None, limits: Mapping[str, Any]) -> Iterator[None]:
         yield
         return
     file = Path(place) / str(os.getpid())
-    names = ("wall_time", "silence", "memory")
-    told = {"folder": folder, "began": time.monotonic(), **{name: limits.get(name) for name in names}}
+    told = {"folder": folder, "began": time.monotonic(), **{name: limits.get(name) for name in LIMITS}}
     unfinished = file.with_suffix(".new")
     file.parent.mkdir(parents=True, exist_ok=True)  # there are machines that clear away what has lain there for days
     unfinished.write_text(json.dumps(told))
@@ -137,7 +139,8 @@ class Leases:
             if family is None:
                 file.unlink(missing_ok=True)  # its worker is gone
                 continue
-            verdict = told and self._verdict(told, family)
+            known = told is not None and {"folder", "began", *LIMITS} <= told.keys()
+            verdict = self._verdict(told, family) if told is not None and known else None
             if told and verdict:
                 _write_verdict(told["folder"], *verdict)
                 ended += family

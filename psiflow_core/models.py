@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from psiflow_core import answers
 from psiflow_core.answers import Answering
 from psiflow_core.components import Potential, Prediction, Predictor, Spec
 from psiflow_core.errors import ModelCorrupt
-from psiflow_core.files import copy_atomically, file_digest, write_atomically
+from psiflow_core.files import believing, copy_atomically, file_digest, read_sealed, write_sealed
 from psiflow_core.plugins import build, registry
 from psiflow_core.predictors import Committee
 from psiflow_core.served import Served
@@ -24,6 +23,9 @@ from psiflow_core.structures import Array, Plain
 
 if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
+
+DESCRIPTION = "potential.json"
+"""The file that says what a potential's members are of, and what they are."""
 
 KEPT_LOADED = 8
 """Models that one process keeps in memory."""
@@ -41,12 +43,12 @@ class ModelFile:
         """The path, once its content has been found to be what was recorded.
 
         Raises:
-            ModelCorrupt: the file is missing or is another.
+            ModelCorrupt: the file is missing, cannot be read, or is another.
         """
-        if not self.path.is_file():
-            raise ModelCorrupt(f"model file {self.path} is missing")
-        if file_digest(self.path) != self.digest:
-            raise ModelCorrupt(f"model file {self.path} is not the one that was recorded: its hash differs")
+        with believing(self.path, ModelCorrupt):
+            found = file_digest(self.path)
+        if found != self.digest:
+            raise ModelCorrupt(f"{self.path} is not the one that was recorded: its hash differs")
         return self.path
 
     def to_plain(self) -> Plain:
@@ -181,7 +183,7 @@ class TrainedPotential:
             {"potential": member.potential.to_plain(), "file": name, "digest": member.file.digest}
             for name, member in zip(names, self.members, strict=True)
         ]
-        write_atomically(folder / "potential.json", json.dumps({"members": members}, indent=1).encode())
+        write_sealed(folder / DESCRIPTION, {"members": members}, durable=True)
         return folder
 
     @classmethod
@@ -191,16 +193,17 @@ class TrainedPotential:
         Raises:
             ModelCorrupt: there is no potential in the folder, or a file of it has changed.
         """
-        description = Path(folder) / "potential.json"
-        if not description.is_file():
-            inside = Path(folder) / "potential"
-            hint = f"; give {inside}" if (inside / "potential.json").is_file() else ""
-            raise ModelCorrupt(f"there is no potential in {folder}: potential.json is missing{hint}")
-        plain = json.loads(description.read_text())
-        members = [
-            Member(Spec.from_plain(one["potential"]), ModelFile(Path(folder) / one["file"], one["digest"]))
-            for one in plain["members"]
-        ]
+        description = Path(folder) / DESCRIPTION
+        with believing(description, ModelCorrupt):
+            if not description.is_file():
+                inside = Path(folder) / "potential"
+                hint = f"; give {inside}" if (inside / DESCRIPTION).is_file() else ""
+                raise ModelCorrupt(f"there is no potential in {folder}: {DESCRIPTION} is missing{hint}")
+            plain = read_sealed(description, ModelCorrupt)
+            members = [
+                Member(Spec.from_plain(one["potential"]), ModelFile(Path(folder) / one["file"], one["digest"]))
+                for one in plain["members"]
+            ]
         for member in members:
             member.file.verified()
         return cls(members)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import io
-import json
 import os
 import shutil
 import socket
@@ -16,11 +15,11 @@ from typing import IO
 
 from ase import Atoms
 
-from psiflow_core.errors import CampaignError
-from psiflow_core.files import write_json
+from psiflow_core.errors import CampaignError, FileCorrupt
+from psiflow_core.files import read_sealed
 from psiflow_core.journal import Journal, lost
-from psiflow_core.structures import Plain, to_plain
-from psiflow_core.tasks import RESULT, structure_file
+from psiflow_core.structures import Plain, digest
+from psiflow_core.tasks import RESULT, read_structure, write_structure
 
 HEARTBEAT = 4.0
 """How often a driver shows that it lives. [s]"""
@@ -38,7 +37,8 @@ class Store:
 
     def __init__(self, folder: str | Path, labels: str | Path | None = None) -> None:
         self.folder = Path(folder).absolute()
-        self.labels = Path(labels).absolute() if labels else self.folder / "labels"
+        self.own_labels = self.folder / "labels"
+        self.labels = Path(labels).absolute() if labels else self.own_labels
         self.structures = self.folder / "structures"
         self.models = self.folder / "models"
         self.tasks = self.folder / "tasks"
@@ -68,11 +68,12 @@ class Store:
             for folder in (self.folder, self.labels, self.structures, self.models, self.tasks, self.pools):
                 folder.mkdir(parents=True, exist_ok=True)
             self._take_whole()  # first: who is refused leaves no other file in the place of a lock that was removed
-            lock = self._lock_file.open("a+")
+            lock = self._lock_file.open("a+", errors="replace")
         except OSError as error:
             self.release()
             raise CampaignError(
-                f"cannot write into the campaign folder {self.folder}: {error.strerror}; choose another folder"
+                f"cannot write into the campaign folder {self.folder}: {error.strerror} ({error.filename}); "
+                "mend that, or choose another folder"
             ) from error
         try:
             self._take(lock)
@@ -126,29 +127,41 @@ class Store:
         one that starts tries again.
         """
         try:
-            with self._lock_file.open() as lock:
+            with self._lock_file.open(errors="replace") as lock:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 except BlockingIOError:
                     return _owner(lock)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise CampaignError(
+                f"whether a driver has the campaign cannot be seen: {self._lock_file} cannot be read ({error.strerror})"
+            ) from error
         return None
 
-    def put_structure(self, structure: Atoms) -> None:
-        """Keep a structure, by its content."""
-        file = structure_file(self.structures, structure)
-        if not file.is_file():
-            write_json(file, {"structure": to_plain(structure)})
+    def put_structure(self, structure: Atoms) -> bool:
+        """Keep a structure, by its content; returns whether it was not there, or was damaged."""
+        if self.has_structure(digest(structure)):
+            return False
+        write_structure(self.structures, structure)
+        return True
 
-    def structure(self, digest: str) -> Plain:
-        """What is kept of a structure: itself, and the prediction that made it a candidate, if any."""
-        record: Plain = json.loads((self.structures / digest[:2] / f"{digest}.json").read_text())
-        return record
+    def structure(self, key: str) -> Plain:
+        """What is kept of a structure: itself, and the prediction that made it a candidate, if any.
 
-    def forget_structure(self, digest: str) -> None:
-        """Take a structure away that cannot be read."""
-        (self.structures / digest[:2] / f"{digest}.json").unlink(missing_ok=True)
+        Raises:
+            FileCorrupt: it is missing, or is not what its name says.
+        """
+        return read_structure(self.structures, key)
+
+    def has_structure(self, key: str) -> bool:
+        """Whether a structure is there and can be believed."""
+        try:
+            self.structure(key)
+        except FileCorrupt:
+            return False
+        return True
 
     def relative(self, path: str) -> str:
         """A path as the journal holds it: relative inside the campaign's folder, so that this may be moved."""
@@ -161,12 +174,10 @@ class Store:
 
     def result(self, folder: Path) -> Plain | None:
         """The outcome that a worker left in a task's folder, if it came that far."""
-        file = folder / RESULT
         try:
-            found: Plain = json.loads(file.read_text())
-        except (FileNotFoundError, json.JSONDecodeError):  # it is not durable: a loss of power may have cut it short
+            return read_sealed(folder / RESULT)
+        except FileCorrupt:  # it is not durable: a loss of power may have cut it short
             return None
-        return found
 
     def forget_result(self, folder: Path) -> None:
         """Take an outcome away that cannot be built on."""

@@ -42,15 +42,24 @@ from psiflow_core.components import (
     TrainingTask,
     Walker,
 )
-from psiflow_core.errors import EngineMissing, LabelCorrupt, ReferenceFailed
-from psiflow_core.files import copy_atomically, file_digest, write_atomically, write_json
+from psiflow_core.errors import EngineMissing, FileCorrupt, LabelCorrupt, ReferenceFailed
+from psiflow_core.files import (
+    believing,
+    copy_atomically,
+    file_digest,
+    read_json,
+    read_sealed,
+    write_atomically,
+    write_json,
+    write_sealed,
+)
 from psiflow_core.leases import end_children, is_worker, lease
 from psiflow_core.models import Member, ModelFile, load_members
 from psiflow_core.plugins import build, registry
 from psiflow_core.predictors import Committee
 from psiflow_core.sampling import Checked, Limits, Visited, refuse_hot, sample_together
 from psiflow_core.served import homes
-from psiflow_core.structures import Label, Plain, digest, from_plain, sha256, to_plain, with_label
+from psiflow_core.structures import Label, Plain, digest, from_plain, label_of, sha256, to_plain, with_label
 from psiflow_core.texts import one_line, shortened
 
 RESULT = "result.json"
@@ -180,7 +189,7 @@ def _reason(error: BaseException) -> str:
 def _kept(outcome: Plain, task: Plain) -> Plain:
     """The outcome, once it is in the task's folder; a failure where there is no room for it."""
     try:
-        write_json(Path(task["folder"]) / RESULT, outcome)
+        write_sealed(Path(task["folder"]) / RESULT, outcome)
     except OSError as error:
         return {**outcome, "value": None, "failure": failure(error)}
     return outcome
@@ -211,13 +220,14 @@ def engine(task: Plain) -> Plain:
 def label(task: Plain) -> Plain:
     """A label, from the store or computed and put there; or who is computing it, for a driver to wait for."""
     spec, structure = Spec.from_plain(task["reference"]), from_plain(task["structure"])
-    file = label_file(Path(task["labels"]), spec, structure)
-    if has_label(file):
+    files = label_places(task)
+    if any(map(has_label, files)):
         return {"cached": True}
+    file = label_place(files)
     with claimed(claim_file(file)) as other:
         if other is not None:
             return {"cached": True, "computed_by": str(other)}
-        if has_label(file):  # it was finished just now
+        if any(map(has_label, files)):  # it was finished just now
             return {"cached": True}
         return _computed(spec, structure, file, task)
 
@@ -246,7 +256,7 @@ def train(task: Plain) -> Plain:
     spec = Spec.from_plain(task["potential"])
     potential, who = cast(Potential, build(spec)), answers.named(spec)
     require_engine(potential)
-    manifest = json.loads(Path(task["manifest"]).read_text())
+    manifest = read_sealed(Path(task["manifest"]))
     checkpoints = Path(task["folder"]) / "training"
     checkpoints.mkdir(parents=True, exist_ok=True)
     asked = _training_task(task, manifest, checkpoints)
@@ -309,8 +319,7 @@ def sample(task: Plain) -> Plain:
 
 def score(task: Plain) -> Plain:
     """How much a committee disagrees about structures that wait for a label: the largest spread in each. [eV/Å]"""
-    folder = Path(task["candidates"])
-    records = [json.loads((folder / key[:2] / f"{key}.json").read_text()) for key in task["structures"]]
+    records = [read_structure(Path(task["candidates"]), key) for key in task["structures"]]
     committee = Committee(_members(task["models"], _resources(task)))
     answers = committee.predict([from_plain(record["structure"]) for record in records])
     return {"deviations": [_need(one) for one in answers]}
@@ -318,7 +327,7 @@ def score(task: Plain) -> Plain:
 
 def evaluate(task: Plain) -> Plain:
     """Predictions of several committees for labelled structures, into one file."""
-    structures = read_labels(json.loads(Path(task["manifest"]).read_text())["structures"])
+    structures = read_labels(read_sealed(Path(task["manifest"]))["structures"])
     predictions = []
     for models in task["committees"]:
         committee = Committee(_members(models, _resources(task)))
@@ -371,15 +380,41 @@ def engine_version(component: Component | type[Component]) -> str:
     return str(getattr(importlib.import_module(component.engine), "__version__", "")) if component.engine else ""
 
 
-def label_key(reference: Spec, structure: Atoms) -> str:
-    """What a label is found by: the reference with its version, and the structure."""
-    return sha256([reference.digest, digest(structure)])
+def label_key(reference: Spec, structure: str) -> str:
+    """What a label is found by: the reference with its version, and the structure's content hash."""
+    return sha256([reference.digest, structure])
+
+
+def by_key(folder: Path, key: str) -> Path:
+    """Where a label or a structure lies in its store: in folders of manageable size."""
+    return folder / key[:2] / f"{key}.json"
 
 
 def label_file(labels: Path, reference: Spec, structure: Atoms) -> Path:
     """Where the label of a structure is, or would be."""
-    key = label_key(reference, structure)
-    return labels / key[:2] / f"{key}.json"
+    return by_key(labels, label_key(reference, digest(structure)))
+
+
+def label_places(task: Plain) -> list[Path]:
+    """Where a task's label may be: in the store that it is asked of, then in the campaign's own if that is another."""
+    spec, structure = Spec.from_plain(task["reference"]), from_plain(task["structure"])
+    stores = task["labels"], task.get("own_labels", task["labels"])
+    return [label_file(Path(store), spec, structure) for store in dict.fromkeys(stores)]
+
+
+def label_place(files: Sequence[Path]) -> Path:
+    """Where a label that is nowhere yet is computed for: the first place that takes it.
+
+    In a store that users share a label may lie that this one may not read: it is not ours to replace.
+    """
+    *shared, own = files
+    return next((file for file in shared if not is_barred(file) and _takes(file.parent)), own)
+
+
+def _takes(folder: Path) -> bool:
+    """Whether this user may write into a folder, or make it."""
+    there = next(one for one in (folder, *folder.parents) if one.exists())
+    return os.access(there, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def claim_file(label: Path) -> Path:
@@ -389,25 +424,26 @@ def claim_file(label: Path) -> Path:
 
 def write_label(file: Path, record: Plain, durable: bool = True) -> None:
     """Write a labelled structure and what is known of it, sealed with a hash."""
-    write_json(file, {**record, "seal": sha256(record)}, durable)
+    write_sealed(file, record, durable)
 
 
 def read_label(file: str | Path) -> tuple[Atoms, Plain]:
     """A labelled structure, and the record around it: reference, seconds.
 
     Raises:
-        LabelCorrupt: the file is missing, or is not what `write_label` wrote.
+        LabelCorrupt: the file is missing, cannot be read, or is not what `write_label` wrote.
     """
-    try:
-        record = json.loads(Path(file).read_text())
-        seal = record.pop("seal", None)
+    file = Path(file)
+    record = read_sealed(file, LabelCorrupt)
+    with believing(file, LabelCorrupt):
         structure = from_plain(record["structure"])
-    except FileNotFoundError as error:
-        raise LabelCorrupt(f"label {file} is missing") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise LabelCorrupt(f"label {file} is damaged: it cannot be read ({error})") from error
-    if seal != sha256(record):
-        raise LabelCorrupt(f"label {file} is damaged: it is not what was written")
+        label_of(structure)
+        float(record["seconds"])
+        key = digest(structure)
+        if "reference" in record:  # a label that was given with the request is named by its structure alone
+            key = label_key(Spec.from_plain(record["reference"]), key)
+    if key != file.stem:
+        raise LabelCorrupt(f"label {file} is damaged: its content belongs to another name")
     return structure, record
 
 
@@ -425,10 +461,39 @@ def has_label(file: Path) -> bool:
     return True
 
 
-def structure_file(structures: Path, structure: Atoms) -> Path:
-    """Where a structure that may be labelled is kept."""
-    key = digest(structure)
-    return structures / key[:2] / f"{key}.json"
+def is_barred(file: Path) -> bool:
+    """Whether there is a label that this user may not read."""
+    try:
+        read_label(file)
+    except LabelCorrupt as error:
+        return error.barred
+    return False
+
+
+def structure_file(structures: Path, key: str) -> Path:
+    """Where a structure that may be labelled is kept, by its content hash."""
+    return by_key(structures, key)
+
+
+def write_structure(structures: Path, structure: Atoms, **more: Plain) -> None:
+    """Keep a structure, and what made it a candidate."""
+    file = structure_file(structures, digest(structure))
+    write_sealed(file, {"structure": to_plain(structure), **more})
+
+
+def read_structure(structures: Path, key: str) -> Plain:
+    """What `write_structure` wrote, by the structure's content hash.
+
+    Raises:
+        FileCorrupt: the file is missing, cannot be read, or is not what its name says.
+    """
+    file = structure_file(structures, key)
+    record = read_sealed(file)
+    with believing(file):
+        found = digest(from_plain(record["structure"]))
+    if found != key:
+        raise FileCorrupt(f"{file} is damaged: its content belongs to another name")
+    return record
 
 
 def trustworthy(found: Label, structure: Atoms) -> bool:
@@ -448,8 +513,8 @@ def read_walker(plain: Plain) -> Walker:
 
 
 def _written(walker: Plain) -> Plain:
-    found: Plain = json.loads(ModelFile(Path(walker["file"]), walker["digest"]).verified().read_text())
-    return found
+    file = ModelFile(Path(walker["file"]), walker["digest"]).verified()
+    return read_json(file, ("structure", "state", "step"))
 
 
 def _bias(plain: Plain, walker: Walker, sampler: Sampler) -> WalkerBias | None:
@@ -539,6 +604,5 @@ def _write_candidate(checked: Checked, structures: Path) -> Plain:
     """Keep the structure together with what the committee said of it, to be held against the label."""
     structure = checked.structure
     structure.arrays.pop("momenta", None)
-    file = structure_file(structures, structure)
-    write_json(file, {"structure": to_plain(structure), "prediction": checked.prediction.to_plain()})
+    write_structure(structures, structure, prediction=checked.prediction.to_plain())
     return {"structure": digest(structure), "deviation": checked.deviation, "step": checked.step}

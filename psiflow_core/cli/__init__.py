@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +17,7 @@ from psiflow_core.components import Kind
 from psiflow_core.errors import PsiflowError
 from psiflow_core.interruption import ends_in_order
 from psiflow_core.terminal import Terminal, take_every_character
+from psiflow_core.texts import sound
 
 app = typer.Typer(
     name="psiflow",
@@ -178,11 +180,17 @@ def show(what: RenderableType) -> None:
     stdout().print(text, soft_wrap=isinstance(text, Text), crop=False)
 
 
+def _warned(message: Warning | str, *where: object, **more: object) -> None:
+    """A warning as one line, without the line of code that gave it."""
+    Terminal(sys.stderr).print(Text(f"warning: {sound(str(message))}", style="yellow"), soft_wrap=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. What a user can be told is one line, never a traceback."""
     take_every_character()
     try:
-        with ends_in_order():
+        with warnings.catch_warnings(), ends_in_order():
+            warnings.showwarning = _warned
             app(None if arguments is None else list(arguments))
     except PsiflowError as error:
         Terminal(sys.stderr).print(Text(f"error: {error}", style="bold red"), soft_wrap=True)

@@ -18,16 +18,16 @@ from rich.text import Text
 
 from psiflow_core.components import Executor, Spec
 from psiflow_core.environments import adopt, choose, elsewhere, names
-from psiflow_core.errors import CampaignError, ModelCorrupt, did_you_mean
-from psiflow_core.files import write_json
+from psiflow_core.errors import CampaignError, FileCorrupt, did_you_mean
+from psiflow_core.files import read_sealed, write_sealed
 from psiflow_core.learning.campaign import WORK, Failure, State
 from psiflow_core.learning.dispatch import INPUT, PATHS, components_of
 from psiflow_core.learning.records import Recorded, read_campaign
 from psiflow_core.plugins import build
 from psiflow_core.scratch import OUTPUT, last_words
 from psiflow_core.served import ask_once
-from psiflow_core.structures import Plain, digest, from_plain, label_of
-from psiflow_core.tasks import label_file, perform, read_label, read_walker
+from psiflow_core.structures import Plain, digest, label_of
+from psiflow_core.tasks import has_label, label_places, perform, read_label, read_walker
 
 SHOWN = 100
 """Characters of a message in the table; `psiflow rerun` shows all of it, and the trace."""
@@ -180,19 +180,12 @@ def _subject(campaign: Recorded, failed: Failed) -> str:
     about = failed.about
     if "candidate" in about:
         key = campaign.state.candidates[about["candidate"]].structure
-        return f"candidate {about['candidate']}: {_formula(campaign, key)} {key[:8]}"
+        return f"candidate {about['candidate']}: {campaign.formula(key) or '(structure lost)'} {key[:8]}"
     if failed.walker is not None:
         return f"walker {failed.walker}{_beginning(campaign, failed)}"
     walkers = [f"walkers {', '.join(map(str, about['walkers']))}"] if "walkers" in about else []
     member = [f"member {about['member']}"] if "member" in about else []
     return ", ".join([*walkers, f"generation {about['generation']}", *member])
-
-
-def _formula(campaign: Recorded, key: str) -> str:
-    try:
-        return str(from_plain(campaign.store.structure(key)["structure"]).get_chemical_formula())
-    except (OSError, ValueError, KeyError):  # a list of what went wrong is read also where a disk has lost something
-        return "(structure lost)"
 
 
 def _beginning(campaign: Recorded, failed: Failed) -> str:
@@ -202,7 +195,7 @@ def _beginning(campaign: Recorded, failed: Failed) -> str:
         walkers = _rebased(kept["input"], kept["campaign"], campaign.store.folder)["walkers"]
         (plain,) = (one for one in walkers if one["walker"] == failed.walker)
         structure = read_walker(plain).structure
-    except (CampaignError, ModelCorrupt):
+    except (CampaignError, FileCorrupt):
         return ""
     return f": {structure.get_chemical_formula()} {digest(structure)[:8]}"
 
@@ -231,10 +224,9 @@ def _read_input(failed: Failed) -> Plain:
 
 def _loaded(file: Path) -> Plain:
     try:
-        content: Plain = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise CampaignError(f"the task cannot be run again: {file} cannot be read ({error})") from error
-    return content
+        return read_sealed(file)
+    except FileCorrupt as error:
+        raise CampaignError(f"the task cannot be run again: {error}") from error
 
 
 def _rebased(content: Any, before: str, now: Path) -> Any:
@@ -264,7 +256,7 @@ def _apart(given: Plain, own: Path, kept: Plain, campaign: Recorded) -> Plain:
         lists = {name: value for name, value in manifest.items() if isinstance(value, list)}
         now = campaign.store.folder
         files = {name: [_moved(file, kept["campaign"], now) for file in value] for name, value in lists.items()}
-        write_json(own / "manifest.json", manifest | files)
+        write_sealed(own / "manifest.json", manifest | files)
         changed["manifest"] = str(own / "manifest.json")
     return given | changed
 
@@ -316,8 +308,8 @@ def _told(outcome: Plain, given: Plain, state: State, failed: Failed) -> Iterato
 
 
 def _label(given: Plain, cached: bool) -> Iterator[str]:
-    reference, structure = Spec.from_plain(given["reference"]), from_plain(given["structure"])
-    file = label_file(Path(given["labels"]), reference, structure)
+    files = label_places(given)
+    file = next(filter(has_label, files), files[0])
     labelled, _ = read_label(file)
     found = label_of(labelled)
     largest = float(np.linalg.norm(found.forces, axis=1).max())

@@ -32,6 +32,9 @@ WORK: dict[TaskKind, str] = {
 UNNEEDED = "the campaign ended first"
 """Why candidates are dropped at the end; with a larger budget they come back."""
 
+DAMAGED = "damaged"
+"""Why a candidate waits for a label that it had: it comes before what nobody has paid for yet."""
+
 LEARNED: tuple[Origin, ...] = ("initial", "bootstrap", "walker")
 """Where training structures come from."""
 

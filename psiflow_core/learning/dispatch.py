@@ -6,7 +6,7 @@ identity is the hash of that input without the paths in it: a folder that was mo
 
 from __future__ import annotations
 
-import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +16,8 @@ from ase import Atoms
 
 from psiflow_core.components import Spec
 from psiflow_core.context import Outcome, Work
-from psiflow_core.errors import ModelCorrupt, PsiflowError
-from psiflow_core.files import write_json
+from psiflow_core.errors import FileCorrupt, ModelCorrupt, PsiflowError
+from psiflow_core.files import holds, sealed, write_atomically, write_sealed
 from psiflow_core.learning.campaign import WORK, Candidate, Generation, State, Task, WalkerRecord
 from psiflow_core.learning.metrics import error_at
 from psiflow_core.learning.schemes import Place, biases_at
@@ -27,14 +27,17 @@ from psiflow_core.learning.values import malformed
 from psiflow_core.learning.walkers import derive_seed
 from psiflow_core.models import Member, ModelFile
 from psiflow_core.store import Store
-from psiflow_core.structures import Plain, from_plain, label_of, sha256, to_plain
-from psiflow_core.tasks import failure, has_label, label_file, read_label
+from psiflow_core.structures import Plain, digest, label_of, sha256, to_plain
+from psiflow_core.tasks import failure, has_label, is_barred, label_place, label_places, read_label
 
-PATHS = {"file", "path", "folder", "labels", "manifest", "weights", "candidates"}
+PATHS = {"file", "path", "folder", "labels", "own_labels", "manifest", "weights", "candidates"}
 """Names under which paths stand in a task's input."""
 
 SPECS = {"potential", "sampler", "reference", "bias"}
 """Names under which specs and biases stand there: whatever their options are called, they count."""
+
+FOUND = "its label was found in the store"
+"""Why there is a candidate that no event of a walker tells of."""
 
 INPUT = "task.json"
 """The file in a failed task's folder that holds its input: `psiflow rerun` reads it."""
@@ -108,9 +111,44 @@ class Dispatch:
         found = self._store.result(order.folder)
         if found is not None and "value" in found and self._intact(order, found["value"]):
             return Outcome(order.task.id, found["value"], None, found["seconds"], found["worker"])
-        if order.task.kind == "label" and has_label(self.label_file_of(order)):
-            return Outcome(order.task.id, {"cached": True}, None)
+        if order.task.kind == "label":
+            file = self.label_file_of(order)
+            if has_label(file):
+                return Outcome(order.task.id, {"cached": True}, None)
+            asked = label_places(order.input)[0]
+            if is_barred(asked) and self._store.labels != self._store.own_labels:
+                warnings.warn(
+                    f"the label {asked} may not be read by this user: it is computed again, and kept in "
+                    f"{self._store.own_labels}",
+                    stacklevel=2,
+                )
         return None
+
+    def taken_back(self, file: Path) -> Plain:
+        """The proposal of a label that no candidate knows of: it is a walker's where a committee chose its structure.
+
+        Raises:
+            LabelCorrupt: it is none.
+        """
+        structure = read_label(file)[0]
+        key = digest(structure)
+        prediction = self._prediction(key)
+        if prediction is None:
+            self._store.put_structure(structure.copy())
+            return {"structure": key, "origin": "initial", "file": self._relative(file), "reason": FOUND}
+        spread = max(prediction["deviation"] or [0.0])
+        found = Candidate(-1, key, "walker", "", deviation=spread)
+        verdict = self._verdict(found, file)
+        return {
+            "structure": key,
+            "origin": "walker",
+            "file": verdict["file"],
+            "deviation": spread,
+            "error": verdict["error"],
+            "suspicious": verdict["suspicious"],
+            "discarded": verdict["discard"],
+            "reason": FOUND,
+        }
 
     def event(self, order: Order, outcome: Outcome, state: State) -> tuple[str, Plain]:
         """Kind and data of the event that records how a task ended."""
@@ -171,6 +209,7 @@ class Dispatch:
             "reference": self._reference.to_plain(),
             "structure": self._store.structure(candidate.structure)["structure"],
             "labels": str(self._store.labels),
+            "own_labels": str(self._store.own_labels),
         }
 
     def _train(self, task: Task, state: State) -> Plain:
@@ -272,8 +311,9 @@ class Dispatch:
         identity = {key: [Path(file).stem for file in value] for key, value in files.items()}
         digest = sha256([identity, content.get("atomic_energies")])
         path = self._store.tasks / f"{name}-{digest[:8]}.json"
-        if not path.is_file() or path.read_text() != json.dumps(content):
-            write_json(path, content)
+        written = sealed(content)
+        if not holds(path, written):
+            write_atomically(path, written, durable=False)
         return {"manifest": str(path), "manifest_digest": digest}
 
     def _files(self, state: State, candidates: Sequence[int]) -> list[str]:
@@ -286,14 +326,15 @@ class Dispatch:
 
     def label_file_of(self, order: Order) -> Path:
         """Where the label that an order asks for is, or will be."""
-        return label_file(self._store.labels, self._reference, from_plain(order.input["structure"]))
+        files = label_places(order.input)
+        return next(filter(has_label, files), label_place(files))
 
     def _verdict(self, candidate: Candidate, file: Path) -> Plain:
         """Hold the label against what the model said of the structure when it chose it."""
         labelled, record = read_label(file)
-        error = None
+        prediction, error = self._prediction(candidate.structure), None
         if candidate.origin == "walker":
-            error = _error(labelled, self._store.structure(candidate.structure).get("prediction"))
+            error = _error(labelled, prediction)
         thresholds = self._settings.walking.errors
         return {
             "candidate": candidate.id,
@@ -304,6 +345,14 @@ class Dispatch:
             "reset": error is not None and thresholds.resets(error),
             "discard": error is not None and thresholds.discards(error),
         }
+
+    def _prediction(self, structure: str) -> Plain | None:
+        """What the committee said of a structure; None where it was not asked, or that is lost."""
+        try:
+            found: Plain | None = self._store.structure(structure).get("prediction")
+        except FileCorrupt:
+            return None
+        return found
 
     def _walker(self, order: Order, told: Plain) -> Plain:
         if "failure" in told:
@@ -343,7 +392,7 @@ class Dispatch:
         told: Plain = {"folder": self._relative(order.folder)}
         known = {"campaign": str(self._store.folder), "kind": order.task.kind, "input": order.input}
         try:
-            write_json(order.folder / INPUT, known)
+            write_sealed(order.folder / INPUT, known)
         except OSError as error:
             told["unkept"] = str(error)
         return told

@@ -15,9 +15,10 @@ from psiflow_core.context import Context
 from psiflow_core.errors import CampaignError
 from psiflow_core.journal import Journal
 from psiflow_core.learning.campaign import State
+from psiflow_core.learning.damage import tell
 from psiflow_core.learning.progress import Progress
 from psiflow_core.learning.records import Campaign
-from psiflow_core.learning.results import results_are_written, write_results
+from psiflow_core.learning.results import missing_results, write_results
 from psiflow_core.learning.session import Session, no_disk
 from psiflow_core.store import Store
 from psiflow_core.tasks import NO_DISK
@@ -48,13 +49,7 @@ class Driver:
             ending.callback(self._store.release)
             ending.callback(journal.close)
             ending.callback(context.abandon)
-            if journal.damaged is not None:
-                warnings.warn(
-                    f"the journal of {self._store.folder} was damaged: its intact beginning was taken over, what "
-                    f"workers have finished since is found again, and the damaged file is kept as "
-                    f"{journal.damaged.name}",
-                    stacklevel=3,
-                )
+            _tell_of(journal, self._store)
             with self._stop.listening(), self._explained():
                 return self._run(context, journal)
 
@@ -71,12 +66,18 @@ class Driver:
             if error.errno in NO_DISK:
                 raise no_disk(self._store.folder, str(error)) from error
             self._store.require_own()  # it may have failed for that
+            if isinstance(error.filename, str) and Path(error.filename).is_relative_to(self._store.folder):
+                raise CampaignError(
+                    f"the campaign in {self._store.folder} has stopped: {error}; mend that and run the same again: "
+                    "nothing that was finished is lost"
+                ) from error
             raise
 
     def _run(self, context: Context, journal: Journal) -> State:
         session = Session(self._campaign, self._store, journal, context)
         state = session.state
-        if state.finished is None:
+        ended_before = state.finished is not None
+        if not ended_before:
             with self._progress.showing(state, session.settings, self._store.folder) as show:
                 show("starting workers, checking engines and structures")
                 session.check(show)
@@ -88,7 +89,9 @@ class Driver:
                         self._wind_down(session, show)
                 self._stop.gentle = False
         journal.confirm()
-        if not results_are_written(self._store, state):
+        missing = missing_results(self._store, state)
+        if missing:
+            tell(self._store.folder, missing if ended_before else [], "the results are written again")
             write_results(self._store, state, session.dispatch)
         if state.finished == "failed":
             raise CampaignError(f"the campaign gave up: {state.message}. See psiflow status {self._store.folder}")
@@ -101,6 +104,20 @@ class Driver:
             show(f"stopping: up to {self._grace:.0f} s for what is about to finish; once more stops at once")
             session.wind_down()
         raise KeyboardInterrupt
+
+
+def _tell_of(journal: Journal, store: Store) -> None:
+    """Say what has become of the journal, and that its end may be lost where nobody can know."""
+    file = store.journal_file
+    if journal.damaged is not None:
+        lost = f"its last {journal.lost} events are lost ({file.name}-wal held the latest), " if journal.lost else ""
+        warnings.warn(
+            f"the journal {file} was damaged: its intact beginning was taken over, {lost}what workers have finished "
+            f"since is found again, and the damaged file is kept as {journal.damaged.name}",
+            stacklevel=4,
+        )
+    elif journal.doubt:
+        warnings.warn(f"whether the journal {file} has lost its end cannot be said: {journal.doubt}", stacklevel=4)
 
 
 class _Stop:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 
+from psiflow_core.errors import CampaignError, PsiflowError
 from psiflow_core.journal import Event
 from psiflow_core.learning.campaign import (
+    DAMAGED,
     LEARNED,
     UNNEEDED,
     Candidate,
@@ -24,15 +27,47 @@ from psiflow_core.structures import Plain
 
 
 def fold(events: Iterable[Event], settings: Settings, state: State | None = None) -> State:
-    """The state after these events."""
+    """The state after these events.
+
+    Raises:
+        CampaignError: one of them is of another version of psiflow.
+    """
     state = state or State()
     for event in events:
-        apply(state, event, settings)
+        with understood(event):
+            apply(state, event, settings)
     return state
 
 
+@contextlib.contextmanager
+def understood(event: Event) -> Iterator[None]:
+    """Make use of an event whose seal is sound; what cannot be understood of it, another psiflow has written.
+
+    Raises:
+        CampaignError: it cannot be understood.
+    """
+    try:
+        yield
+    except PsiflowError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise CampaignError(
+            f"event {event.number} of the journal, '{event.kind}', is not as this psiflow writes it "
+            f"({type(error).__name__}: {error}): another version did; go on with that one, or choose another folder"
+        ) from error
+
+
 def apply(state: State, event: Event, settings: Settings) -> None:
-    """Let one event change the state."""
+    """Let one event change the state.
+
+    Raises:
+        CampaignError: this psiflow has no events of this kind.
+    """
+    if event.kind not in APPLY:
+        raise CampaignError(
+            f"event {event.number} of the journal is of the kind '{event.kind}', which this psiflow does not know: a "
+            "newer psiflow wrote it; go on with that one, or choose another folder"
+        )
     if event.kind != "opened" and state.time:
         state.elapsed += max(0.0, event.time - state.time)  # an older journal's clock may have been set back
     state.time, state.last = event.time, event.number
@@ -273,7 +308,7 @@ def _damaged(state: State, data: Plain, settings: Settings) -> None:
     """What a disk has damaged is taken back, and so are the tasks that need it."""
     for number in data["labels"]:
         candidate = state.candidates[number]
-        candidate.status, candidate.file, candidate.discarded, candidate.reason = "queued", None, False, "damaged"
+        candidate.status, candidate.file, candidate.discarded, candidate.reason = "queued", None, False, DAMAGED
     for generation, member in data["models"]:
         state.generations[generation].members.pop(member, None)
     for number in data["walkers"]:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator
 from math import ceil
 
 from psiflow_core.learning.campaign import (
+    DAMAGED,
     WORK,
     Candidate,
     State,
@@ -81,9 +82,13 @@ def _labels(state: State, settings: Settings) -> Iterator[Task]:
     if state.closing or (settings.schedule == "sequential" and _lap_goes_on(state, settings)):
         return
     queued = [candidate for candidate in state.of("bootstrap", "walker") if candidate.status == "queued"]
-    queued.sort(key=lambda candidate: (candidate.origin != "bootstrap", -candidate.need, candidate.id))
+    queued.sort(key=_urgency)
     paid = state.count("labelled") + state.count("labelling")
     yield from _label_tasks(queued[: max(0, settings.budget.labels - paid)])
+
+
+def _urgency(candidate: Candidate) -> tuple[bool, bool, float, int]:
+    return candidate.reason != DAMAGED, candidate.origin != "bootstrap", -candidate.need, candidate.id
 
 
 def _scores(state: State, settings: Settings) -> Iterator[Task]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,16 +13,17 @@ from typing import Any
 
 from ase import Atoms
 
-from psiflow_core.components import Spec
-from psiflow_core.errors import CampaignError, OptionError, StructureError
+from psiflow_core import catalogue
+from psiflow_core.components import Kind, Spec
+from psiflow_core.errors import CampaignError, FileCorrupt, OptionError, PluginBroken, PluginNotFound, StructureError
 from psiflow_core.journal import Event, Journal
 from psiflow_core.learning.campaign import State
-from psiflow_core.learning.events import fold
+from psiflow_core.learning.events import fold, understood
 from psiflow_core.learning.given import check_data, is_free_atom
 from psiflow_core.learning.settings import Settings
 from psiflow_core.models import TrainedPotential
 from psiflow_core.store import Store
-from psiflow_core.structures import Plain, digest, sha256, species
+from psiflow_core.structures import Plain, digest, from_plain, sha256, species
 
 FREE = ("budget", "stopping", "walking.segment.batch", "walking.segment.stride")
 """What may change between two runs of a campaign: it changes what is still done, not what was done."""
@@ -132,9 +134,15 @@ class Recorded:
     @property
     def configuration(self) -> Plain:
         """What the last session was asked."""
-        sessions = [event for event in self.events if event.kind == "opened"]
-        found: Plain = sessions[-1].data["configuration"]
+        found: Plain = sessions(self.events)[-1]["configuration"]
         return found
+
+    def formula(self, structure: str) -> str:
+        """The formula of a structure, by its content hash; empty where a disk has lost it."""
+        try:
+            return str(from_plain(self.store.structure(structure)["structure"]).get_chemical_formula())
+        except FileCorrupt:
+            return ""
 
 
 def read_campaign(folder: str | Path) -> Recorded:
@@ -151,26 +159,110 @@ def read_campaign(folder: str | Path) -> Recorded:
         events = list(journal.events())
     finally:
         journal.close()
-    sessions = [event for event in events if event.kind == "opened"]
-    if not sessions:
+    opened = sessions(events)
+    if not opened:
         raise CampaignError(f"the campaign in {folder} has not begun: its journal is empty")
-    configuration = sessions[-1].data["configuration"]
-    settings = Settings(**{name: configuration[name] for name in Settings.model_fields})
+    recorded = opened[-1]["configuration"]
+    settings = _settings(recorded, folder)
+    _state_defaults(recorded, settings.model_dump(mode="json", include=set(Settings.model_fields)), folder)
     return Recorded(store, events, settings, fold(events, settings))
+
+
+SESSION = ("configuration", "versions", "context", "homes", "slots")
+"""What every session of a driver writes down."""
+
+
+def sessions(events: Sequence[Event]) -> list[Plain]:
+    """What the sessions of the driver wrote down when they began.
+
+    Raises:
+        CampaignError: another version of psiflow did.
+    """
+    opened = [event for event in events if event.kind == "opened"]
+    for event in opened:
+        with understood(event):
+            for name in SESSION:
+                event.data[name]
+    return [event.data for event in opened]
 
 
 def refuse_other(recorded: Plain, asked: Plain, folder: object) -> None:
     """Compare what a folder's campaign was asked with what is asked now.
 
+    A setting or an option that there was not when the campaign began has had its default ever since; that is told.
+
     Raises:
         CampaignError: they differ in something that cannot change; every difference is named.
     """
-    differences = [text for name, text in _differences(recorded, asked) if not name.startswith(FREE)]
+    complete = _completed(recorded, folder)
+    _state_defaults(recorded, complete, folder)
+    differences = [text for name, text in _differences(complete, asked) if not name.startswith(FREE)]
     if differences:
         raise CampaignError(
             f"the campaign in {folder} was started with another configuration: {'; '.join(differences)}. "
             "Go on with the recorded values, or choose another folder; budgets may be changed"
         )
+
+
+COMPONENTS: tuple[Kind, ...] = ("potential", "sampler", "reference")
+
+REQUEST = (*COMPONENTS, "start", "test", "data", "model")
+"""What a configuration holds beside the settings."""
+
+
+def _settings(recorded: Plain, folder: object) -> Settings:
+    """The settings of a configuration, with the defaults of what it lacks.
+
+    Raises:
+        CampaignError: it has some that this psiflow does not know, or lacks one that has no default.
+    """
+    foreign = {name: value for name, value in recorded.items() if name not in REQUEST}
+    try:
+        return Settings(**foreign)
+    except OptionError as error:
+        raise CampaignError(
+            f"the campaign in {folder} was begun by another version of psiflow, whose settings are not this one's: "
+            f"{error}. Go on with that version, or choose another folder"
+        ) from error
+
+
+def _completed(recorded: Plain, folder: object) -> Plain:
+    """A configuration with the defaults of the settings and options that it lacks."""
+    settings = _settings(recorded, folder).model_dump(mode="json", include=set(Settings.model_fields))
+    components: Plain = {}
+    for kind in COMPONENTS:
+        written = recorded.get(kind)
+        one = _with_defaults(kind, written) if isinstance(written, dict) else written
+        components[kind] = [_with_defaults(kind, other) for other in one] if isinstance(one, list) else one
+    return {**recorded, **settings, **components}
+
+
+def _with_defaults(kind: Kind, written: Plain) -> Plain:
+    """A component with the defaults of options that its plugin did not have then; as it is, if that is not there."""
+    options = {name: value for name, value in written.items() if name != "name"}
+    try:
+        return {**_written(catalogue.spec(kind, written["name"], options)), **written}
+    except (OptionError, PluginNotFound, PluginBroken):
+        return written
+
+
+def _state_defaults(recorded: Plain, complete: Plain, folder: object) -> None:
+    """Tell what a campaign has by default, for there was no such setting when it began."""
+    new = list(_lacking(recorded, complete))
+    if new:
+        warnings.warn(
+            f"the campaign in {folder} began without what this psiflow has as {', '.join(new)}: that is its default",
+            stacklevel=3,
+        )
+
+
+def _lacking(before: Plain, now: Plain, name: str = "") -> Iterator[str]:
+    for key, value in now.items():
+        path = f"{name}.{key}" if name else key
+        if key not in before:
+            yield f"{path}={_short(value)}"
+        elif isinstance(before[key], dict) and isinstance(value, dict):
+            yield from _lacking(before[key], value, path)
 
 
 def _written(spec: Spec) -> Plain:

@@ -3,36 +3,73 @@
 from __future__ import annotations
 
 import io
-import json
+from pathlib import Path
 
 import ase.io
 from ase import Atoms
 
-from psiflow_core.files import write_atomically, write_json
+from psiflow_core.errors import FileCorrupt
+from psiflow_core.files import believing, file_digest, read_sealed, write_atomically, write_sealed, writing
 from psiflow_core.learning.campaign import Candidate, State
 from psiflow_core.learning.dispatch import Dispatch
-from psiflow_core.models import TrainedPotential
+from psiflow_core.models import DESCRIPTION, ModelFile, TrainedPotential
 from psiflow_core.store import Store
 from psiflow_core.tasks import read_label
 
 
-def results_are_written(store: Store, state: State) -> bool:
-    """Whether what lies in the folder is what this state came to."""
-    return store.results_file.is_file() and json.loads(store.results_file.read_text())["event"] == state.last
+def missing_results(store: Store, state: State) -> list[str]:
+    """The files of the results that are not there, or not what this state came to; all of them where nobody knows."""
+    try:
+        with believing(store.results_file):
+            vouched = read_sealed(store.results_file)
+            event, files = vouched["event"], dict(vouched["files"])
+    except FileCorrupt:
+        return [store.results_file.name]
+    if event != state.last:
+        return [store.results_file.name]
+    return [name for name, known in files.items() if not _is(store.folder / name, known)]
 
 
 def write_results(store: Store, state: State, dispatch: Dispatch) -> None:
-    """Write `potential/`, `dataset.xyz` and `report.html`; called again, it writes the same."""
+    """Write `potential/`, `dataset.xyz` and `report.html`; called again, it writes the same.
+
+    `results.json` is written last, and vouches for them.
+
+    Raises:
+        CampaignError: the folder cannot be written.
+    """
     from psiflow_core.report.page import write_report
 
-    newest = state.newest
-    if newest is not None:
-        TrainedPotential(dispatch.members(newest)).save(store.potential)
-    text = io.StringIO()
-    ase.io.write(text, dataset(store, state), format="extxyz")
-    write_atomically(store.folder / "dataset.xyz", text.getvalue().encode(errors="backslashreplace"))
-    write_report(store.folder)
-    write_json(store.results_file, {"event": state.last})
+    with writing(store.folder):
+        text = io.StringIO()
+        ase.io.write(text, dataset(store, state), format="extxyz")
+        write_atomically(store.folder / "dataset.xyz", text.getvalue().encode(errors="backslashreplace"))
+        files = [store.folder / "dataset.xyz", write_report(store.folder)]
+        if state.newest is not None:
+            TrainedPotential(dispatch.members(state.newest)).save(store.potential)
+            kept = TrainedPotential.load(store.potential)
+            files += [store.potential / DESCRIPTION, *(member.file.path for member in kept.members)]
+        vouched = {store.relative(str(file)): file_digest(file) for file in files}
+        write_sealed(store.results_file, {"event": state.last, "files": vouched}, durable=True)
+
+
+def vouch_for(store: Store, file: Path) -> None:
+    """Have `results.json` know a result that was written anew, where it vouches for any."""
+    try:
+        vouched = read_sealed(store.results_file)
+    except FileCorrupt:
+        return
+    vouched["files"] = {**vouched["files"], store.relative(str(file)): file_digest(file)}
+    write_sealed(store.results_file, vouched, durable=True)
+
+
+def _is(file: Path, known: str) -> bool:
+    """Whether a result is there, and is what was written."""
+    try:
+        ModelFile(file, known).verified()
+    except FileCorrupt:
+        return False
+    return True
 
 
 def dataset(store: Store, state: State) -> list[Atoms]:

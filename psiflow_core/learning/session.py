@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from psiflow_core.environments import choose
 from psiflow_core.errors import (
     CampaignError,
     EngineMissing,
+    ModelCorrupt,
     OptionError,
     PluginBroken,
     PsiflowError,
@@ -22,14 +24,14 @@ from psiflow_core.errors import (
     WrongAnswer,
 )
 from psiflow_core.journal import Journal
-from psiflow_core.learning.campaign import State
-from psiflow_core.learning.damage import damage, unreadable
+from psiflow_core.learning.campaign import State, Task
+from psiflow_core.learning.damage import damage, mend_structures, tell, unknown_labels, unreadable
 from psiflow_core.learning.dispatch import Dispatch, Order
 from psiflow_core.learning.ending import conclusion, exhausted, still_closing
 from psiflow_core.learning.events import apply, fold
 from psiflow_core.learning.given import check_zero
 from psiflow_core.learning.planning import plan
-from psiflow_core.learning.records import Campaign, refuse_other
+from psiflow_core.learning.records import Campaign, refuse_other, sessions
 from psiflow_core.learning.settings import Settings
 from psiflow_core.learning.stopping import ATTEMPTS, MACHINE
 from psiflow_core.learning.waiting import Waiting
@@ -39,7 +41,7 @@ from psiflow_core.sampling import batch_size
 from psiflow_core.store import Store
 from psiflow_core.structures import Plain, digest, isolated_atom, to_plain, with_label
 from psiflow_core.structures import label_of as label_in
-from psiflow_core.tasks import has_label, read_label, told, write_label
+from psiflow_core.tasks import has_label, structure_file, told, write_label
 
 LOOK = 1.0
 """How long a session waits for workers, before it looks at what else there is. [s]"""
@@ -67,6 +69,10 @@ class Session:
         )
         self._orders: dict[str, Order] = {}
         self._held: list[Outcome] = []
+        self._looked = False
+        """Whether labels that no candidate knows of have been looked for."""
+        self._anew: list[str] = []
+        """Files that were made again from the request."""
         self._waiting = Waiting()
         self._zero_is_known = not campaign.data
         self.state = self._opened()
@@ -101,16 +107,26 @@ class Session:
         first = self._first_candidates()  # in every session: what is lost of their files comes back
         if not self.state.candidates:
             self._append("proposed", {"candidates": first})
-        if self._journal.damaged is not None:
-            self._append("proposed", {"candidates": self._recovered()})
-        lost = unreadable(self.state, self._store)
-        if lost:
-            nothing: Plain = {"labels": [], "models": [], "walkers": [], "evaluation": False, "files": []}
-            self._append("damaged", nothing | {"structures": lost})
-        model = self._campaign.model
+        else:
+            self._tell_anew()
+        self._drop_unreadable()
+        model = self._given_model()
         if model is not None and not self.state.generations:
-            kept = TrainedPotential.load(model.save(self._store.models / "given"))
-            self._append("adopted", {"members": [self._adopted(member) for member in kept.members]})
+            self._append("adopted", {"members": [self._adopted(member) for member in model.members]})
+
+    def _tell_anew(self) -> None:
+        tell(self._store.folder, self._anew, "made again from the request")
+        self._anew.clear()
+
+    def _drop_unreadable(self) -> None:
+        """Give up candidates whose structure is lost before it had a label."""
+        lost = unreadable(self.state, self._store)
+        if not lost:
+            return
+        files = [self._file_of(candidate.structure) for candidate in lost]
+        tell(self._store.folder, files, "these structures had no label yet: they are no candidates any longer")
+        nothing: Plain = {"labels": [], "models": [], "walkers": [], "evaluation": False}
+        self._append("damaged", nothing | {"files": files, "structures": [candidate.id for candidate in lost]})
 
     def _first_candidates(self) -> list[Plain]:
         campaign, learning = self._campaign, self.settings
@@ -189,13 +205,44 @@ class Session:
         while True:
             reason = exhausted(self.state, self.settings)
             if reason and self.state.closing is None:
+                if self._takes_back():
+                    continue
                 self._append("closing", {"reason": reason})
             tasks = plan(self.state, self.settings, capacity.pool_of, capacity.slots, self._waiting)
             if not tasks:
                 return
+            if any(map(self._pays_for, tasks)) and self._takes_back():
+                continue
             for task in tasks:
                 self._append("started", {"task": task.id, "kind": task.kind, "about": task.about})
                 self._submit(self.dispatch.order(task, self.state))
+
+    def _pays_for(self, task: Task) -> bool:
+        """Whether a task asks for a label that has to be computed; once in a session is enough to know it."""
+        if self._looked or task.kind != "label":
+            return False
+        return self.dispatch.known(self.dispatch.order(task, self.state)) is None
+
+    def _takes_back(self) -> bool:
+        """Before more is paid for, or the campaign ends: use labels in the store that the journal has lost.
+
+        They come last, for a driver that finds the results of its tasks again proposes their structures by itself.
+
+        Returns:
+            Whether there are any.
+        """
+        if self._looked:
+            return False
+        self._looked = True
+        files = list(unknown_labels(self.state, self._store, self._campaign.reference))
+        if files:
+            count = "1 label" if len(files) == 1 else f"{len(files)} labels"
+            warnings.warn(
+                f"{count} in {self._store.folder} that the journal does not know: used, and not computed again",
+                stacklevel=2,
+            )
+            self._append("proposed", {"candidates": [self.dispatch.taken_back(file) for file in files]})
+        return bool(files)
 
     def _submit(self, order: Order) -> None:
         """Send a task, unless its outcome is there already."""
@@ -249,12 +296,17 @@ class Session:
         """The state that the journal gives, and this session written into it."""
         events = list(self._journal.events())
         configuration = self._campaign.configuration()
-        if any(event.kind != "opened" for event in events):  # one that a check refused has not begun
-            opened = [event for event in events if event.kind == "opened"]
-            refuse_other(opened[-1].data["configuration"], configuration, self._store.folder)
         state = fold(events, self.settings)
-        self._given(self._campaign.learned)  # what is damaged of them is in the request
+        if any(event.kind != "opened" for event in events):  # one that a check refused has not begun
+            refuse_other(sessions(events)[-1]["configuration"], configuration, self._store.folder)
+        if state.candidates:  # what is damaged of these is in the request
+            self._given(self._campaign.learned)
+            self._given_model()
+            self._tell_anew()
+        mended = mend_structures(state, self._store, self._campaign.reference)
+        tell(self._store.folder, mended, "made again from their labels")
         lost = damage(state, self._store)
+        tell(self._store.folder, lost["files"] if lost else [], "computed again")
         data = {
             "configuration": configuration,
             "versions": self._campaign.versions(),
@@ -276,8 +328,7 @@ class Session:
     def _proposals(self, origin: str, structures: Sequence[Atoms]) -> list[Plain]:
         """What is proposed for these structures, each but once."""
         unique = {digest(structure): structure for structure in structures}
-        for structure in unique.values():
-            self._store.put_structure(structure)
+        self._anew += [self._file_of(key) for key, one in unique.items() if self._store.put_structure(one)]
         return [{"structure": key, "origin": origin} for key in unique]
 
     def _given(self, data: Sequence[Atoms]) -> list[Plain]:
@@ -288,25 +339,24 @@ class Session:
             structure = labelled[proposal["structure"]]
             file = self._store.given / f"{proposal['structure']}.json"
             if not has_label(file):
+                self._anew.append(self._store.relative(str(file)))
                 write_label(file, {"structure": to_plain(with_label(structure, label_in(structure))), "seconds": 0.0})
             proposal["file"] = self._store.relative(str(file))
         return proposals
 
-    def _recovered(self) -> list[Plain]:
-        """Labels of this reference that lie in the campaign's own store, and that no candidate knows of."""
-        if not self._store.labels.is_relative_to(self._store.folder):
-            return []
-        known = {candidate.structure for candidate in self.state.candidates}
-        found = []
-        for file in sorted(self._store.labels.rglob("*.json")):
-            if not has_label(file):
-                continue
-            structure, record = read_label(file)
-            own = Spec.from_plain(record["reference"]).digest == self._campaign.reference.digest
-            if own and digest(structure) not in known:
-                found += self._proposals("initial", [structure])
-                found[-1]["file"] = self._store.relative(str(file))
-        return found
+    def _given_model(self) -> TrainedPotential | None:
+        """The model that came with the request, as the campaign keeps it."""
+        model, folder = self._campaign.model, self._store.models / "given"
+        if model is None:
+            return None
+        try:
+            return TrainedPotential.load(folder)
+        except ModelCorrupt:
+            self._anew.append(self._store.relative(str(folder)))
+            return TrainedPotential.load(model.save(folder))
+
+    def _file_of(self, structure: str) -> str:
+        return self._store.relative(str(structure_file(self._store.structures, structure)))
 
     def _adopted(self, member: Member) -> Plain:
         """A member that came with the request, as one that was trained; nobody knows its errors."""

@@ -11,10 +11,11 @@ from pathlib import Path
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from psiflow_core.files import write_atomically
+from psiflow_core.files import write_atomically, writing
 from psiflow_core.learning.campaign import Candidate, Origin
 from psiflow_core.learning.progress import clock
-from psiflow_core.learning.records import HASH, Recorded, read_campaign
+from psiflow_core.learning.records import HASH, Recorded, read_campaign, sessions
+from psiflow_core.learning.results import vouch_for
 from psiflow_core.report import figures
 from psiflow_core.report.summary import error_columns, fate, read_evaluation, summarise
 from psiflow_core.structures import Plain
@@ -27,11 +28,14 @@ def write_report(folder: str | Path) -> Path:
     """Write `report.html` into a campaign's folder, of what is there so far.
 
     Raises:
-        CampaignError: there is no campaign in the folder.
+        CampaignError: there is no campaign in the folder, or it cannot be written.
+        FileCorrupt: a label or the predictions that it shows cannot be believed.
     """
     campaign = read_campaign(folder)
-    target = campaign.store.folder / "report.html"
-    write_atomically(target, _page(campaign).encode(errors="backslashreplace"))
+    target, page = campaign.store.folder / "report.html", _page(campaign).encode(errors="backslashreplace")
+    with writing(target.parent):
+        write_atomically(target, page)
+        vouch_for(campaign.store, target)
     return target
 
 
@@ -51,9 +55,9 @@ def _page(campaign: Recorded) -> str:
         candidates=sorted(campaign.state.of(*ORDER), key=lambda candidate: ORDER.index(candidate.origin)),
         fate=_fate(campaign),
         configuration=_readable(campaign.configuration),
-        versions=[event.data["versions"] for event in campaign.events if event.kind == "opened"][-1],
+        versions=sessions(campaign.events)[-1]["versions"],
         potentials=_names(campaign.configuration["potential"]),
-        homes=[event.data["homes"] for event in campaign.events if event.kind == "opened"][-1],
+        homes=sessions(campaign.events)[-1]["homes"],
         formula=_formula(campaign),
         written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         psiflow=version("psiflow-core"),
@@ -81,13 +85,9 @@ def _fate(campaign: Recorded) -> Callable[[Candidate], str]:
 
 
 def _formula(campaign: Recorded) -> str:
+    """Of the first structure that is still there."""
     learned = campaign.state.of("bootstrap", "initial", "walker")
-    if not learned:
-        return ""
-    from psiflow_core.structures import from_plain
-
-    structure = from_plain(campaign.store.structure(learned[0].structure)["structure"])
-    return str(structure.get_chemical_formula())
+    return next(filter(None, (campaign.formula(candidate.structure) for candidate in learned)), "")
 
 
 def _readable(configuration: Plain) -> str:

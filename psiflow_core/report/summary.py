@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,10 +9,11 @@ from pathlib import Path
 
 from ase import Atoms, units
 
+from psiflow_core.files import read_json
 from psiflow_core.learning.campaign import Candidate
 from psiflow_core.learning.metrics import errors
 from psiflow_core.learning.progress import clock
-from psiflow_core.learning.records import Recorded, read_campaign
+from psiflow_core.learning.records import Recorded, read_campaign, sessions
 from psiflow_core.models import ModelFile
 from psiflow_core.structures import Plain
 from psiflow_core.tasks import read_label
@@ -90,7 +90,7 @@ def read_evaluation(campaign: Recorded) -> Evaluation | None:
     file = ModelFile(store.absolute(found["file"]), found["digest"]).verified()
     candidates = [campaign.state.candidates[number] for number in found["candidates"]]
     structures = [read_label(store.absolute(candidate.file or ""))[0] for candidate in candidates]
-    predictions = json.loads(file.read_text())["predictions"]
+    predictions = read_json(file, ["predictions"])["predictions"]
     whole = len(found["generations"])
     return Evaluation(
         candidates,
@@ -201,5 +201,4 @@ def fate(candidate: Candidate, ended: bool = False) -> str:
 
 
 def _slots(campaign: Recorded) -> list[int]:
-    sessions = [event.data for event in campaign.events if event.kind == "opened"]
-    return list(sessions[-1]["slots"].values())
+    return list(sessions(campaign.events)[-1]["slots"].values())

@@ -31,7 +31,7 @@ LOOP = WORK | INPUT | {"context", "journal", "store", "learning"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
-    "files": set(),
+    "files": {"errors"},
     "texts": set(),
     "terminal": {"texts"},
     "electrons": {"errors"},

@@ -23,7 +23,7 @@ from psiflow_core.cli import main
 from psiflow_core.cli.failures import failures
 from psiflow_core.components import LabelTask, Spec
 from psiflow_core.errors import CampaignError, ReferenceFailed, WalkerExploded
-from psiflow_core.files import write_json
+from psiflow_core.files import write_sealed
 from psiflow_core.learning.dispatch import INPUT
 from psiflow_core.learning.records import read_campaign
 from psiflow_core.sampling import Visited
@@ -253,9 +253,9 @@ def test_a_failure_is_recorded_where_the_disk_takes_no_input(
     def full(path: Path, plain: Any) -> None:
         if path.name == INPUT:
             raise OSError(28, "No space left on device")
-        write_json(path, plain)
+        write_sealed(path, plain)
 
-    monkeypatch.setattr("psiflow_core.learning.dispatch.write_json", full)
+    monkeypatch.setattr("psiflow_core.learning.dispatch.write_sealed", full)
     monkeypatch.setitem(tasks.TASKS, "train", fails_once("train"))
     with psiflow.Context("threads", folder=tmp_path / "c" / "pools") as context:
         campaigns.run(tmp_path / "c", context, campaigns.learning(4, bootstrap=psiflow.Bootstrap(structures=4)))

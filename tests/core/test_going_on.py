@@ -25,8 +25,8 @@ from psiflow_core.errors import StructureError
 from psiflow_core.learning.online import Result
 from psiflow_core.learning.records import read_campaign
 from psiflow_core.plugins import build
-from psiflow_core.structures import Label, Plain, digest, label_of, with_label
-from psiflow_core.tasks import read_label
+from psiflow_core.structures import Label, Plain, digest, label_of, to_plain, with_label
+from psiflow_core.tasks import label_file, read_label, write_label
 
 ASKED = learning(labels=8, schedule="sequential")
 
@@ -281,14 +281,16 @@ def test_a_damaged_label_that_no_walker_asked_for_is_whole_again(
         asked = learning(labels=1)
         run(folder, workers, asked, data=data)
         victim = min((folder / "given").iterdir())
-    else:  # the journal forgot the label once, and it was taken over
+    else:  # nobody asked for this label, and it lies in the campaign's store
         asked = ASKED
-        shutil.copytree(whole.folder, folder)
-        (folder / "journal.sqlite").write_bytes(b"nothing is left of it" * 500)
-        shutil.rmtree(folder / "tasks")
-        with pytest.warns(UserWarning, match="was damaged"):
-            found = run(folder, workers, asked).state.of("initial")
-        victim = folder / str(found[0].file)
+        reference, (structure,) = psiflow.reference("toy"), moved_water(1, seed=99)
+        label = build(reference).label(structure, LabelTask(tmp_path))  # type: ignore[attr-defined]
+        victim = label_file(folder / "labels", reference, structure)
+        record = {"structure": to_plain(with_label(structure, label)), "reference": reference.to_plain()}
+        write_label(victim, record | {"seconds": 1.0})
+        with pytest.warns(UserWarning, match="1 label in .* that the journal does not know: used"):
+            state = run(folder, workers, asked).state
+        assert [folder / str(candidate.file) for candidate in state.of("initial")] == [victim]
     before = read_label(victim)[0]
     known = len(read_campaign(folder).state.usable)
     victim.write_text("{")

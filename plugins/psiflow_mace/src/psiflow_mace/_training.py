@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -247,12 +249,16 @@ def _read(checkpoint: Path) -> dict[str, Any] | None:
     return dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
 
 
+DAMAGED = (OSError, ValueError, EOFError, RuntimeError, struct.error, zlib.error, zipfile.BadZipFile)
+"""What reading a zip archive raises that is missing, barred, cut short or changed."""
+
+
 def _is_whole(checkpoint: Path) -> bool:
     """Whether every part of it has the checksum that it was written with: torch's files are zip archives."""
     try:
         with zipfile.ZipFile(checkpoint) as archive:
             return archive.testzip() is None
-    except (FileNotFoundError, zipfile.BadZipFile):
+    except DAMAGED:
         return False
 
 
