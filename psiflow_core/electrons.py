@@ -153,9 +153,6 @@ def electronic_problem(atoms: Atoms, labelled: bool = False) -> str | None:
         return str(error)
     if unclear or labelled:
         return unclear
-    found = _found_otherwise(atoms)
-    if found:
-        return found
     protons, most = int(atoms.numbers.sum()), HELD * len(atoms)
     if not -most <= charge < protons:
         return (
@@ -170,7 +167,7 @@ def electronic_problem(atoms: Atoms, labelled: bool = False) -> str | None:
             f"{count} electrons cannot have spin multiplicity {spin}, but {kind} up to {count + 1}; "
             "set info['spin'] (2S+1) and info['charge']"
         )
-    return None
+    return _found_otherwise(atoms)
 
 
 def _settled(atoms: Atoms, quantity: Quantity) -> int:

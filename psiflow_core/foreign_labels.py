@@ -299,7 +299,9 @@ def _voigt(value: Any, name: str) -> Array:
 def _volume(atoms: Atoms) -> float:
     """Of a slab, the vacuum in its cell counts, as in ASE's stress."""
     if not atoms.pbc.any() or atoms.cell.rank < 3:
-        raise StructureError("it has a virial, and no volume: set its cell and pbc, or remove the virial")
+        raise StructureError(
+            "it has a virial, and no volume: it is not periodic, or has no cell; set pbc and cell, or remove it"
+        )
     return float(atoms.get_volume())
 
 

@@ -151,7 +151,7 @@ def test_what_an_ase_database_holds_beside_its_structures_is_seen(tmp_path: Path
     assert label_of(labelled_one).energy == -76.0
     assert np.allclose(label_of(labelled_one).forces, forces)
     with pytest.raises(StructureError, match="total_energy"):
-        import_labels(file, catalogue.spec("reference", "ase", {"calculator": "emt"}))
+        import_labels(Path(f"{file}@1"), catalogue.spec("reference", "ase", {"calculator": "emt"}))
 
 
 def test_energy_alone_under_another_name_is_told_with_the_way() -> None:
