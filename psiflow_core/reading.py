@@ -95,6 +95,9 @@ def _unreadable(path: Path, error: Exception) -> str:
         return f"cannot read structures from {path.absolute()}: there is no such file; check the path"
     if path.is_dir():
         return f"cannot read structures from {path.absolute()}: it is a folder; give a file in it, or a list of files"
+    special = re.search(r"Got info item (\w+), expecting special 3x3 matrix", str(error))
+    if special:
+        return f"{path.absolute()}: {special[1]} has not nine numbers, as extended XYZ wants; write xx xy xz yx … zz"
     said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return f"cannot read structures from {path.absolute()} ({said}); give a file that ase.io.read reads, such as .xyz"
 

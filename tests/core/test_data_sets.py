@@ -166,3 +166,10 @@ def test_a_constraint_of_no_atom_holds_nothing() -> None:
     water = molecule("H2O")
     water.set_constraint(FixAtoms([]))
     check([water])
+
+
+@pytest.mark.parametrize("name", ["stress", "virial"])
+def test_six_numbers_where_extended_xyz_has_nine_are_told_by_name(name: str, tmp_path: Path) -> None:
+    (tmp_path / "a.xyz").write_text(FRAME.replace("\n\n", f'\nLattice="5 0 0 0 5 0 0 0 5" {name}="1 2 3 4 5 6"\n'))
+    with pytest.raises(StructureError, match=rf"a\.xyz: {name} has not nine numbers"):
+        read(tmp_path / "a.xyz")
