@@ -64,6 +64,7 @@ class Component(BaseModel, ABC):
         use_attribute_docstrings=True,
         protected_namespaces=(),
         allow_inf_nan=False,
+        validate_default=True,
     )
 
     kind: ClassVar[Kind]
@@ -466,12 +467,3 @@ def finite(prediction: Prediction) -> bool:
     """Whether energy, forces and, where there is one, the committee's spread are numbers."""
     spread = 0.0 if prediction.deviation is None else prediction.deviation
     return all(bool(np.isfinite(value).all()) for value in (prediction.energy, prediction.forces, spread))
-
-
-def concrete(component: type[Component]) -> Iterator[str]:
-    """What keeps a registered class from being a component, a sentence each."""
-    if getattr(component, "name", None) in (None, ""):
-        yield "it has no `name`"
-    missing: frozenset[str] = getattr(component, "__abstractmethods__", frozenset())
-    if missing:
-        yield f"it does not implement {', '.join(sorted(missing))}"

@@ -6,27 +6,25 @@ and told to whoever asks for something that it might have had; the others work.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any, cast
+from importlib.metadata import EntryPoint, entry_points, version
+from typing import Any
 
 import pluggy
 
 from psiflow_core import hookspecs
-from psiflow_core.components import Component, Kind, Spec, concrete
+from psiflow_core.components import Component, Kind, Spec
 from psiflow_core.errors import PluginBroken, PluginNotFound, PsiflowError, did_you_mean
+from psiflow_core.registration import HOOKS, faults
 
 GROUP = "psiflow"
 
-HOOKS: dict[Kind, str] = {
-    "potential": "psiflow_potentials",
-    "sampler": "psiflow_samplers",
-    "reference": "psiflow_references",
-    "executor": "psiflow_executors",
-}
+CORE = "psiflow-core"
+"""The distribution whose components keep their names."""
 
 OFFICIAL: dict[tuple[str, str], str] = {
     ("potential", "mace"): "psiflow-mace",
@@ -59,6 +57,7 @@ class Registry:
     def __init__(self) -> None:
         self._manager = pluggy.PluginManager(GROUP)
         self._manager.add_hookspecs(hookspecs)
+        self._seen: dict[str, object] = {}
         self._found: dict[tuple[Kind, str], Registered] = {}
         self.broken: dict[str, str] = {}
         """Plugins that could not be loaded: entry point, after its distribution where two have the same → cause."""
@@ -67,14 +66,15 @@ class Registry:
 
     def load(self, found: Iterator[EntryPoint] | list[EntryPoint]) -> Registry:
         """Register plugins by entry point; a broken one is remembered and does not stop the others."""
-        for point in sorted(found, key=lambda point: (point.name != "builtin", point.name, _distribution(point))):
+        for point in sorted(found, key=_order):
             distribution, version = _distribution(point)
             try:
+                _check_requirements(point)
                 plugin = point.load()
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, MemoryError):
                 raise
-            except BaseException as error:  # whatever a third party's import raises is its cause, sys.exit too
-                self._break(point.name, distribution, f"{point.value}: {type(error).__name__}: {error}")
+            except BaseException as error:  # whatever a third party's import raises, sys.exit too, is its cause
+                self._break(point.name, distribution, f"{point.value}: {_said(error)}")
                 continue
             self.register(plugin, point.name, distribution, version)
         return self
@@ -83,17 +83,18 @@ class Registry:
         """Register what the hook implementations of one plugin return, or remember why they cannot."""
         unique = f"{distribution}:{name}"  # two distributions may have chosen the same name
         try:
+            self._check_new(plugin, unique)
             self._manager.register(plugin, unique)
             self._check_hooks(plugin)
             offered = list(self._offered(plugin))
-            for kind, component in offered:
-                self._add(kind, component, distribution, version)
-        except KeyboardInterrupt:
+            self._check_names(offered, distribution)
+        except (KeyboardInterrupt, MemoryError):
             raise
         except BaseException as error:  # the cause is told by `find` and `psiflow plugins`
-            cause = str(error) if isinstance(error, PsiflowError) else f"{type(error).__name__}: {error}"
-            self._break(name, distribution, cause)
-            self._manager.set_blocked(unique)
+            self._break(name, distribution, _said(error))
+            return
+        for kind, component in offered:
+            self._add(kind, component, distribution, version)
 
     def find(self, kind: Kind, name: str) -> Registered:
         """The component of this kind and name.
@@ -130,8 +131,18 @@ class Registry:
     def _break(self, name: str, distribution: str, cause: str) -> None:
         self.broken[f"{distribution}:{name}" if name in self.broken else name] = cause
 
+    def _check_new(self, plugin: object, unique: str) -> None:
+        distribution, _, name = unique.partition(":")
+        if unique in self._seen:
+            raise PluginBroken(f"{distribution} has two entry points '{name}' in group '{GROUP}'; remove or rename one")
+        for other, seen in self._seen.items():
+            if seen is plugin:
+                raise PluginBroken(f"its entry point is that of {other} once more; remove one of the two")
+        self._seen[unique] = plugin
+
     def _check_hooks(self, plugin: object) -> None:
-        for hook in self._manager.get_hookcallers(plugin) or ():
+        callers = self._manager.get_hookcallers(plugin) or ()
+        for hook in callers:
             if hook.name not in HOOKS.values():
                 hint = did_you_mean(hook.name, HOOKS.values())
                 raise PluginBroken(f"it implements '{hook.name}', which is no hook of psiflow.{hint}")
@@ -140,6 +151,8 @@ class Registry:
             if meant and self._manager.parse_hookimpl_opts(plugin, attribute) is None:
                 hint = "" if attribute in HOOKS.values() else did_you_mean(attribute, meant)
                 raise PluginBroken(f"its '{attribute}' lacks @hookimpl, of psiflow_core.hookspecs.{hint}")
+        if not callers:
+            raise PluginBroken(f"it implements no hook; define one of {', '.join(HOOKS.values())}, with @hookimpl")
 
     def _offered(self, plugin: object) -> Iterator[tuple[Kind, type[Component]]]:
         """What a plugin's hook implementations return, each checked to be what its hook is for."""
@@ -147,10 +160,23 @@ class Registry:
         for hook in self._manager.get_hookcallers(plugin) or ():
             kind = kinds[hook.name]
             for component in _returned(hook, plugin):
-                problems = list(concrete(component))
-                if problems or getattr(component, "kind", None) != kind:
-                    raise PluginBroken(f"{component!r} is not a {kind}: {'; '.join(problems) or 'its kind differs'}")
+                problems = list(faults(component, kind))
+                if problems:
+                    raise PluginBroken(f"{component!r} is not a {kind}: {'; '.join(problems)}")
                 yield kind, component
+
+    def _check_names(self, offered: list[tuple[Kind, type[Component]]], distribution: str) -> None:
+        """Refuse names that are taken, by the plugin itself, by its distribution, or by psiflow."""
+        own: set[tuple[Kind, str]] = set()
+        for kind, component in offered:
+            called, other = f"{kind} '{component.name}'", self._found.get((kind, component.name))
+            if (kind, component.name) in own:
+                raise PluginBroken(f"it offers {called} twice; return one class of this name, and rename the other")
+            if other and other.distribution == distribution:
+                raise PluginBroken(f"another entry point of {distribution} offers {called} too; remove one")
+            if other and other.distribution == CORE:
+                raise PluginBroken(f"{called} is psiflow's own; give {component.__name__} another name")
+            own.add((kind, component.name))
 
     def _unknown(self, kind: Kind, name: str) -> PsiflowError:
         known = [registered for other, registered in self._found if other == kind]
@@ -167,15 +193,53 @@ class Registry:
         return PluginNotFound(f"no {kind} '{name}'.{hint} Installed: {', '.join(known) or 'none'}.{others}")
 
 
-def _returned(hook: pluggy.HookCaller, plugin: object) -> Iterator[type[Component]]:
+def _returned(hook: pluggy.HookCaller, plugin: object) -> Iterator[Any]:
     for implementation in hook.get_hookimpls():
         if implementation.plugin is plugin:
-            yield from cast(list[type[Component]], implementation.function())
+            found: object = implementation.function()
+            if not isinstance(found, list):
+                what = "None" if found is None else f"a {type(found).__name__}"
+                raise PluginBroken(f"its '{hook.name}' returns {what}, and has to return a list of classes")
+            yield from found
+
+
+def _order(point: EntryPoint) -> tuple[bool, str, str]:
+    """Those of psiflow first: whoever wants a name of theirs is told."""
+    distribution, _ = _distribution(point)
+    return distribution != CORE, point.name, distribution
 
 
 def _distribution(point: EntryPoint) -> tuple[str, str]:
-    """The name and version of the distribution that an entry point belongs to."""
-    return (point.dist.name, point.dist.version) if point.dist else (point.name, "0")
+    """The name and version of the distribution that an entry point belongs to; its metadata may be damaged."""
+    found = (point.dist.name, point.dist.version) if point.dist else (None, None)
+    return found[0] or point.name, found[1] or "0"
+
+
+def _check_requirements(point: EntryPoint) -> None:
+    """Refuse a plugin that was written for another version of psiflow, before it is imported."""
+    for text in getattr(point.dist, "requires", None) or ():
+        if re.match(r"psiflow[-_.]+core(?![\w.-])", text, re.IGNORECASE):
+            _check_requirement(text, *_distribution(point))
+
+
+def _check_requirement(text: str, distribution: str, its_version: str) -> None:
+    from packaging.requirements import Requirement
+
+    wanted, here = Requirement(text), version(CORE)
+    applies = wanted.marker is None or wanted.marker.evaluate({"extra": ""})
+    if applies and not wanted.specifier.contains(here, prereleases=True):
+        raise PluginBroken(
+            f"{distribution} {its_version} needs {CORE}{wanted.specifier}, and {here} is installed; "
+            f"install versions that belong together: pip install --upgrade {CORE} {distribution}"
+        )
+
+
+def _said(error: BaseException) -> str:
+    """What went wrong in a plugin, in one line."""
+    if isinstance(error, SystemExit):
+        return f"it ends Python with sys.exit({error.code!r}); raise an exception instead"
+    text = " ".join(str(error).split())
+    return text if isinstance(error, PsiflowError) else f"{type(error).__name__}: {text}"
 
 
 @lru_cache(maxsize=1)

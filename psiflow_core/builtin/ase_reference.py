@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from copy import deepcopy
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,10 +13,11 @@ import numpy as np
 from ase import Atoms
 from pydantic import Field, JsonValue, field_validator
 
+from psiflow_core.builtin import _ase_electrons
 from psiflow_core.components import LabelTask, Reference
 from psiflow_core.errors import EngineMissing, OptionError, ReferenceFailed, StructureError, did_you_mean
 from psiflow_core.options import in_full
-from psiflow_core.structures import Label, charge_of, isolated_atom, species, spin_of
+from psiflow_core.structures import Label, charge_of, isolated_atom, species
 
 if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
@@ -30,8 +32,10 @@ UNCONVERGED = ("SCFError", "ConvergenceError", "KohnShamConvergenceError")
 class AseReference(Reference):
     """The energy, forces and stress of an ASE calculator, by name.
 
-    Charge and spin multiplicity of a structure reach calculators that have parameters for them, named as in
-    tblite: `charge` and `multiplicity`. The energy is the one whose gradient the forces are (the free energy
+    Charge and spin multiplicity of a structure reach the calculator in its own way: by a parameter (`charge`,
+    `multiplicity`, `mult`), by initial magnetic moments that add up to 2S (NWChem, VASP, GPAW, Quantum ESPRESSO, …)
+    or the structure's own, by initial charges, or by ``info["charge"]`` and ``info["spin"]``. A charge that a
+    calculator does not ask for is refused. The energy is the one whose gradient the forces are (the free energy
     of a calculator with smeared occupations).
     """
 
@@ -49,8 +53,18 @@ class AseReference(Reference):
         return in_full(given)
 
     def label(self, structure: Atoms, task: LabelTask) -> Label:
-        calculator = self._build(structure, task)
-        atoms = structure.copy()
+        label, heard = self._asked(structure, task)
+        if charge_of(structure) and not self._hears_charges(heard):
+            raise ReferenceFailed(self._unheard(structure), "bad input")
+        return label
+
+    def _asked(self, structure: Atoms, task: LabelTask) -> tuple[Label, set[str]]:
+        """A label, and what the calculator asked for: see `_ase_electrons.listening`."""
+        try:
+            calculator = self._build(structure, task)
+        except StructureError as error:
+            raise ReferenceFailed(str(error), "bad input") from error
+        atoms, heard = _ase_electrons.listening(structure)
         atoms.calc = calculator
         try:
             with np.errstate(all="ignore"):  # what is not a number is told below
@@ -64,31 +78,47 @@ class AseReference(Reference):
             raise ReferenceFailed(f"calculator '{self.calculator}' failed: {said}", _reason(error)) from error
         if not np.isfinite(label.energy) or not np.isfinite(label.forces).all():
             raise ReferenceFailed(f"calculator '{self.calculator}' gave an energy or forces that are not numbers")
-        return label
+        return label, heard
 
     def check(self, structures: Sequence[Atoms]) -> None:
-        """Refuse wrong parameters, charges that it would not see and, if it runs here, unknown elements."""
-        accepted = self._accepted(self._class())
-        self._build(structures[0] if structures else Atoms(), None)
-        for atoms in structures:
-            if charge_of(atoms) and "charge" not in accepted:
-                raise StructureError(
-                    f"{atoms.get_chemical_formula()} has charge {charge_of(atoms)}, which calculator "
-                    f"'{self.calculator}' does not know of; remove info['charge'] or choose another reference"
-                )
+        """Refuse wrong parameters, charges and spins that it would not see and, if it runs here, unknown elements."""
+        atoms = [isolated_atom(symbol) for symbol in species(structures)]
+        for one in [*structures, *atoms] or [Atoms()]:
+            self._build(one, None)
+        heard: set[str] = set()
         if not _runs_a_program(self._class()):
-            for symbol in species(structures):
-                self._check_element(symbol)
+            for one in atoms:
+                heard |= self._check_atom(one)
+        for one in structures:
+            if charge_of(one) and not self._hears_charges(heard):
+                raise StructureError(self._unheard(one))
 
-    def _check_element(self, symbol: str) -> None:
+    def _check_atom(self, atom: Atoms) -> set[str]:
+        """What the calculator asks for; nothing if it fails for a reason that other structures need not have."""
         from tempfile import TemporaryDirectory
 
         with TemporaryDirectory() as folder:
             try:
-                self.label(isolated_atom(symbol), LabelTask(Path(folder)))
+                return self._asked(atom, LabelTask(Path(folder)))[1]
             except ReferenceFailed as failure:
                 if failure.reason == "bad input":
-                    raise StructureError(f"one {symbol} atom on its own: {failure}") from failure
+                    raise StructureError(f"one {atom.symbols} atom on its own: {failure}") from failure
+        return set()
+
+    def _hears_charges(self, heard: set[str]) -> bool:
+        way = self._way()
+        return way.charge is not None or way.sums_charges or "charge" in heard
+
+    def _unheard(self, atoms: Atoms) -> str:
+        return (
+            f"{atoms.get_chemical_formula()} has charge {charge_of(atoms)}, which calculator '{self.calculator}' does "
+            "not ask for (no parameter of that name, nor info['charge'], nor initial charges); remove the charge or "
+            "choose another reference"
+        )
+
+    def _way(self) -> _ase_electrons.Way:
+        engine = self._class()
+        return _ase_electrons.way_of(engine, self._accepted(engine))
 
     def _class(self) -> type[Calculator]:
         """The calculator's class.
@@ -128,11 +158,14 @@ class AseReference(Reference):
                 f"reference 'ase': calculator '{self.calculator}' has no parameter '{unknown[0]}'."
                 f"{did_you_mean(unknown[0], accepted)} Parameters: {', '.join(sorted(accepted))}"
             )
-        settings: dict[str, Any] = {**QUIET.get(self.calculator, {}), **_electrons(structure, accepted)}
+        way = self._way()
+        _ase_electrons.refuse_unheard(way, structure, self.parameters, self.calculator)
+        electrons = _ase_electrons.settings(way, structure, self.parameters)
+        settings: dict[str, Any] = {**QUIET.get(self.calculator, {}), **electrons}
         if task is not None and _runs_a_program(engine):
             settings["directory"] = str(task.folder)
         try:
-            return engine(**{**settings, **self.parameters})
+            return engine(**{**settings, **deepcopy(self.parameters)})  # calculators write into what they are given
         except Exception as error:  # each class has its own way to refuse a value
             raise OptionError(
                 f"reference 'ase': calculator '{self.calculator}' refuses parameters={self.parameters}: "
@@ -168,11 +201,6 @@ def _runs_a_program(engine: type[Calculator]) -> bool:
     from ase.calculators.genericfileio import GenericFileIOCalculator
 
     return inspect.isclass(engine) and issubclass(engine, FileIOCalculator | GenericFileIOCalculator)
-
-
-def _electrons(structure: Atoms, accepted: set[str]) -> dict[str, int]:
-    known = {"charge": charge_of(structure), "multiplicity": spin_of(structure)}
-    return {name: value for name, value in known.items() if name in accepted}
 
 
 def _ask(atoms: Atoms) -> Label:

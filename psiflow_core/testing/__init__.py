@@ -10,12 +10,21 @@
 
 Each check is a method whose name is the claim. A check that is known to fail is named in `expected_failures`
 with the reason; it is reported as such, and the day it passes it is an error to keep it there. Fixtures of
-the classes (the structures, the data set) can be overridden like any fixture. Needs pytest.
+the classes (the structures, the data set) can be overridden like any fixture. A check of an ability that is
+optional, and that the component says it does not have, is skipped with that reason. Needs pytest.
 """
 
-from psiflow_core.testing.component import ComponentContract
-from psiflow_core.testing.potential import PotentialContract
-from psiflow_core.testing.reference import ReferenceContract
-from psiflow_core.testing.sampler import SamplerContract
+import pkgutil
 
-__all__ = ["ComponentContract", "PotentialContract", "ReferenceContract", "SamplerContract"]
+import pytest
+
+# Before they are imported: whoever sees a check fail sees the values in it, not a bare AssertionError.
+pytest.register_assert_rewrite(*(module.name for module in pkgutil.iter_modules(__path__, f"{__name__}.")))
+
+from psiflow_core.testing.component import ComponentContract  # noqa: E402
+from psiflow_core.testing.potential import PotentialContract  # noqa: E402
+from psiflow_core.testing.reference import ReferenceContract  # noqa: E402
+from psiflow_core.testing.sampler import SamplerContract  # noqa: E402
+from psiflow_core.testing.work import WorkContract  # noqa: E402
+
+__all__ = ["ComponentContract", "PotentialContract", "ReferenceContract", "SamplerContract", "WorkContract"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,10 +14,10 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 
-from psiflow_core.components import Predictor, TrainingResult, TrainingTask
-from psiflow_core.errors import TrainingFailed
-from psiflow_core.structures import Label, label_of, to_plain, with_label
-from psiflow_core.testing.component import ComponentContract, fresh_python
+from psiflow_core.components import Prediction, Predictor, TrainingResult, TrainingTask
+from psiflow_core.errors import PsiflowError, TrainingFailed
+from psiflow_core.structures import Label, Plain, label_of, to_plain, with_label
+from psiflow_core.testing.component import fresh_python
 from psiflow_core.testing.physics import (
     full_stress,
     random_direction,
@@ -24,6 +26,8 @@ from psiflow_core.testing.physics import (
     slope_along,
     slope_under_strain,
 )
+from psiflow_core.testing.traces import Traces, left_by, opened, portrait, together, within
+from psiflow_core.testing.work import WorkContract
 
 FRESH = """
 import json, sys
@@ -37,7 +41,23 @@ print("energies", json.dumps([one.energy for one in said]))
 """
 
 
-class PotentialContract(ComponentContract):
+STEPS = 5
+"""Gradient steps of a training that need not be good."""
+
+
+@dataclass(frozen=True)
+class Short:
+    """Short trainings of one seed, each in a folder of its own, and what is around them."""
+
+    results: list[TrainingResult]
+    said: list[list[Prediction]]
+    """What each model says of the structures of the validation set."""
+    given: tuple[list[Plain], list[Plain]]
+    """The structures that were given, before and after."""
+    traces: Traces
+
+
+class PotentialContract(WorkContract):
     """A trained model has the symmetries of physics, learns, and is the same wherever it is loaded."""
 
     steps: ClassVar[int | None] = None
@@ -75,8 +95,31 @@ class PotentialContract(ComponentContract):
     @pytest.fixture(scope="class")
     @classmethod
     def trained(cls, task: TrainingTask) -> TrainingResult:
-        result: TrainingResult = cls.build().train(task)
+        with within(cls.patience, "a training"):
+            result: TrainingResult = cls.build().train(task)
         return result
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def short(cls, task: TrainingTask, tmp_path_factory: pytest.TempPathFactory) -> Short:
+        structures, root = [*task.training, *task.validation], tmp_path_factory.mktemp("short")
+        results: list[TrainingResult] = []
+        said: list[list[Prediction]] = []
+
+        def work(folder: Path) -> None:
+            results.append(cls.build().train(replace(task, steps=STEPS, folder=folder)))
+            said.append(cls.load(results[-1]).predict(_copies(task.validation)))
+
+        before = [portrait(atoms) for atoms in structures]
+        with within(cls.patience, "a short training"):
+            found = left_by(work, root)
+            if len(results) < 2:
+                work(root / "again")
+        return Short(results, said, (before, [portrait(atoms) for atoms in structures]), found)
+
+    @pytest.fixture
+    def traces(self, short: Short) -> Traces:
+        return short.traces
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -110,16 +153,26 @@ class PotentialContract(ComponentContract):
         assert _force_rmse(predictor, task.training) < 0.9 * size
 
     def test_a_batch_says_what_single_predictions_say(self, predictor: Predictor, unseen: list[Atoms]) -> None:
-        together = predictor.predict(unseen)
-        alone = [predictor.predict([atoms])[0] for atoms in unseen]
+        """In the order of the input, whatever its sizes."""
+        moved = [atoms.copy() for atoms in unseen]
+        for atoms in moved:
+            atoms.rattle(0.05, seed=7)
+        structures = [unseen[0], moved[1], moved[0], unseen[1], moved[0]]
+        together = predictor.predict(structures)
+        alone = [predictor.predict([atoms])[0] for atoms in structures]
         for one, other in zip(together, alone, strict=True):
             assert one.energy == pytest.approx(other.energy, abs=self.energy_tolerance)
             assert one.forces == pytest.approx(other.forces, abs=self.force_tolerance)
             assert (one.stress is None) == (other.stress is None)
+            if one.stress is not None:
+                assert one.stress == pytest.approx(other.stress, abs=self.force_tolerance)
+
+    def test_of_no_structures_nothing_is_said(self, predictor: Predictor) -> None:
+        assert list(predictor.predict([])) == []
 
     def test_only_periodic_structures_have_a_stress(self, predictor: Predictor, unseen: list[Atoms]) -> None:
         for atoms, said in zip(unseen, predictor.predict(unseen), strict=True):
-            assert (said.stress is not None) == bool(atoms.pbc.all())
+            assert said.stress is None or bool(atoms.pbc.all())
 
     def test_forces_are_the_gradient_of_the_energy(self, predictor: Predictor, unseen: list[Atoms]) -> None:
         for atoms in unseen:
@@ -130,10 +183,11 @@ class PotentialContract(ComponentContract):
 
     def test_stress_is_the_strain_derivative_of_the_energy(self, predictor: Predictor, unseen: list[Atoms]) -> None:
         atoms = next(atoms for atoms in unseen if atoms.pbc.all())
+        stress = predictor.predict([atoms])[0].stress
+        if stress is None:
+            pytest.skip("it gives no stress")
         strain = random_strain(0)
         slope = slope_under_strain(lambda deformed: predictor.predict([deformed])[0].energy, atoms, strain, self.step)
-        stress = predictor.predict([atoms])[0].stress
-        assert stress is not None
         said = float(np.vdot(full_stress(stress), strain)) * atoms.get_volume()
         assert said == pytest.approx(slope, abs=10 * self.force_tolerance)
 
@@ -166,7 +220,73 @@ class PotentialContract(ComponentContract):
         said = [one.energy for one in predictor.predict(atoms)]
         assert said == pytest.approx(list(atomic_energies.values()), abs=self.energy_tolerance)
 
+    def test_whole_cells_change_nothing(self, predictor: Predictor, unseen: list[Atoms]) -> None:
+        for atoms in (one for one in unseen if one.pbc.all()):
+            moved = atoms.copy()
+            moved.positions[0] += np.asarray(atoms.cell)[0]
+            here, there = predictor.predict([atoms, moved])
+            assert there.energy == pytest.approx(here.energy, abs=self.energy_tolerance)
+            assert there.forces == pytest.approx(here.forces, abs=self.force_tolerance)
+
+    def test_nothing_is_seen_beyond_the_cutoff(self, predictor: Predictor, atomic_energies: dict[str, float]) -> None:
+        """Boxes and lists of neighbours are made by it."""
+        first, last = min(atomic_energies), max(atomic_energies)
+        apart = [max(predictor.cutoff, 1.0) + further for further in (0.1, 0.5, 1.0, 2.0, 50.0)]
+        said = predictor.predict([Atoms([first, last], [[0, 0, 0], [0, 0, distance]]) for distance in apart])
+        assert [one.energy for one in said] == pytest.approx([said[-1].energy] * len(said), abs=self.energy_tolerance)
+
+    def test_energies_of_what_is_far_apart_add_up(self, predictor: Predictor, unseen: list[Atoms]) -> None:
+        cluster = next(atoms for atoms in unseen if not atoms.pbc.any())
+        far = cluster.copy()
+        far.positions += [0.0, 0.0, 10 * max(predictor.cutoff, 1.0) + 50.0]
+        here, both = predictor.predict([cluster, cluster + far])
+        assert both.energy == pytest.approx(2 * here.energy, abs=2 * self.energy_tolerance)
+        assert both.forces == pytest.approx(np.concatenate([here.forces] * 2), abs=self.force_tolerance)
+
+    def test_predicting_changes_no_structure(self, predictor: Predictor, unseen: list[Atoms]) -> None:
+        for atoms in unseen:
+            atoms.info.update(charge=0, origin={"walker": 3})
+            atoms.positions[0] += np.asarray(atoms.cell)[0]
+            atoms.set_momenta(np.ones((len(atoms), 3)))
+        before = [portrait(atoms) for atoms in unseen]
+        predictor.predict(unseen)
+        assert [portrait(atoms) for atoms in unseen] == before
+
+    def test_training_changes_no_structure(self, short: Short) -> None:
+        before, after = short.given
+        assert after == before
+
+    def test_a_prediction_does_not_depend_on_those_before(self, predictor: Predictor, unseen: list[Atoms]) -> None:
+        first, second, _, last = (predictor.predict([unseen[number]])[0] for number in (0, 0, 1, 0))
+        for again in (second, last):
+            assert again.energy == pytest.approx(first.energy, abs=self.energy_tolerance)
+            assert again.forces == pytest.approx(first.forces, abs=self.force_tolerance)
+
+    def test_predictions_in_threads_do_not_disturb_each_other(self, predictor: Predictor, unseen: list[Atoms]) -> None:
+        """Workers may be threads of one process."""
+        works = [partial(predictor.predict, [atoms]) for atoms in unseen]
+        alone = [work()[0].energy for work in works]
+        for _ in range(5):
+            said = [one[0].energy for one in together(works)]
+            assert said == pytest.approx(alone, abs=self.energy_tolerance)
+
+    def test_the_charge_matters_or_is_refused(self, task: TrainingTask, tmp_path: Path) -> None:
+        """Of one composition with two charges, that is; a network that sees atoms alone would learn the mean."""
+        neutral = [atoms for atoms in task.training if not atoms.pbc.any()]
+        ions = [_charged(atoms, 5.0) for atoms in neutral]
+        try:
+            self.build().check([neutral[0], ions[0]])
+            both = self.build().train(replace(task, training=[*task.training, *ions], folder=tmp_path))
+        except PsiflowError:
+            return
+        here, there = self.load(both).predict(_copies([neutral[0], ions[0]]))
+        assert there.energy - here.energy > 1.0, "5 eV are between them"
+
     def test_features_do_not_turn_with_the_structure(self, predictor: Predictor, unseen: list[Atoms]) -> None:
+        try:
+            predictor.features(unseen)
+        except NotImplementedError as error:
+            pytest.skip(str(error))
         for atoms in unseen:
             here, there = predictor.features([atoms, rotated(atoms)[0]])
             assert here.shape[0] == len(atoms)
@@ -191,6 +311,43 @@ class PotentialContract(ComponentContract):
         assert [one.energy for one in self.load(again).predict(unseen)] == pytest.approx(
             before, abs=self.energy_tolerance
         )
+
+    def test_a_training_takes_the_steps_that_it_is_asked_for(
+        self, short: Short, trained: TrainingResult, task: TrainingTask, predictor: Predictor
+    ) -> None:
+        assert [result.steps for result in short.results] == [STEPS] * len(short.results)
+        assert trained.steps <= (task.steps or trained.steps)
+        for result in (trained, *short.results):
+            assert all(0 <= entry["step"] <= result.steps for entry in result.history)
+        if trained.steps > STEPS:
+            assert _furthest(short.said[0], predictor.predict(_copies(task.validation))) > self.force_tolerance
+
+    def test_the_same_seed_gives_the_same_model(self, short: Short) -> None:
+        """A task that is done again after a loss gives what it would have given."""
+        first, second = short.said[:2]
+        assert _furthest(first, second) < self.force_tolerance
+        assert [one.energy for one in second] == pytest.approx([one.energy for one in first], abs=self.energy_tolerance)
+
+    def test_an_interrupted_training_is_resumed(self, short: Short, task: TrainingTask) -> None:
+        """One that was killed before it could write its model: the steps are in a checkpoint, which is read."""
+        result = short.results[-1]
+        result.model.unlink()
+        folder = next(parent for parent in result.model.parents if parent.name in ("own", "again"))
+        left = {str(file.resolve()) for file in folder.rglob("*") if file.is_file()}
+        with opened() as files:
+            again = self.build().train(replace(task, steps=STEPS, folder=folder))
+        assert left & set(files), "nothing of the earlier attempt was read: the steps were taken again"
+        assert again.steps == result.steps
+        assert _furthest(short.said[-1], self.load(again).predict(_copies(task.validation))) < self.force_tolerance
+
+    def test_an_export_is_written_where_it_is_asked_for(self, trained: TrainingResult, tmp_path: Path) -> None:
+        before, target = trained.model.read_bytes(), tmp_path / f"exported{self.component.native_suffix}"
+        try:
+            self.build().export(trained.model, target)
+        except NotImplementedError as error:
+            pytest.skip(str(error))
+        assert target.exists()
+        assert trained.model.read_bytes() == before
 
     def test_seeds_make_members_of_a_committee_differ(
         self, predictor: Predictor, task: TrainingTask, unseen: list[Atoms], tmp_path: Path
@@ -230,6 +387,23 @@ def _crystal(seed: int) -> Atoms:
     return atoms
 
 
+def _charged(atoms: Atoms, energy: float) -> Atoms:
+    """The structure less an electron, with an energy that is higher by so much. [eV]"""
+    label, ion = label_of(atoms), atoms.copy()
+    ion.info.update(charge=1, spin=1 + (int(ion.numbers.sum()) - 1) % 2)
+    return with_label(ion, replace(label, energy=label.energy + energy))
+
+
+def _copies(structures: Sequence[Atoms]) -> list[Atoms]:
+    """What a predictor is given of the data set: what it does to them is the matter of one check."""
+    return [atoms.copy() for atoms in structures]
+
+
+def _furthest(some: list[Prediction], others: list[Prediction]) -> float:
+    """The largest difference of a force component. [eV/Å]"""
+    return max(float(np.abs(one.forces - other.forces).max()) for one, other in zip(some, others, strict=True))
+
+
 def _labelled(atoms: Atoms) -> Atoms:
     """With EMT's energy relative to isolated atoms, which EMT puts at these values."""
     isolated = sum(_emt(Atoms(symbol)).energy for symbol in atoms.symbols)
@@ -245,7 +419,7 @@ def _emt(atoms: Atoms) -> Label:
 
 
 def _force_rmse(predictor: Predictor, structures: Any) -> float:
-    said = predictor.predict(structures)
+    said = predictor.predict(_copies(structures))
     pairs = zip(said, structures, strict=True)
     errors = [(one.forces - label_of(atoms).forces).ravel() for one, atoms in pairs]
     return float(np.sqrt(np.mean(np.concatenate(errors) ** 2)))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-import random
+import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,16 +19,17 @@ from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
 
 from psiflow_core.bias import Bias, Metadynamics, MovingHarmonic, WalkerBias
-from psiflow_core.components import Monitor, Prediction, SamplingTask, Segment, Walker
-from psiflow_core.errors import WalkerExploded
+from psiflow_core.components import Monitor, Prediction, Predictor, SamplingTask, Segment, Walker
+from psiflow_core.errors import PsiflowError, WalkerExploded
 from psiflow_core.predictors import CalculatorPredictor, PredictorCalculator
 from psiflow_core.sampling import remembering
 from psiflow_core.structures import Plain, digest, from_plain, label_of, to_plain
-from psiflow_core.testing.component import ComponentContract
+from psiflow_core.testing.traces import Traces, left_by, portrait, together
+from psiflow_core.testing.work import WorkContract
 from psiflow_core.variables import Distance
 
 
-class SamplerContract(ComponentContract):
+class SamplerContract(WorkContract):
     """Segments are long enough, exact where they meet, watched, and independent of one another."""
 
     moves: ClassVar[bool] = True
@@ -45,6 +49,14 @@ class SamplerContract(ComponentContract):
     def forces(self) -> Calculator:
         """A new calculator for one walker; override it together with `structure`."""
         return PredictorCalculator(CalculatorPredictor(EMT()))
+
+    @pytest.fixture
+    def traces(self, structure: Atoms, tmp_path: Path) -> Traces:
+        def work(folder: Path) -> None:
+            self.sample(Walker(structure), SamplingTask(8, seed=1, check_every=4, stride=4))
+
+        found: Traces = self.once("traces", lambda: left_by(work, tmp_path))
+        return found
 
     def sample(self, walker: Walker, task: SamplingTask, monitor: Monitor | None = None) -> Segment:
         segment: Segment = self.build().sample(walker, self.forces(), task, monitor or _content)
@@ -197,24 +209,100 @@ class SamplerContract(ComponentContract):
         assert raised.value is error
 
     def test_walkers_in_threads_do_not_disturb_each_other(self, structure: Atoms) -> None:
-        def end(seed: int) -> str:
-            return digest(self.sample(Walker(structure), SamplingTask(5, seed=seed)).walker.structure)
+        """Their force calls wait for each other, so that each goes on when all have begun."""
+        meeting = threading.Barrier(3)
 
-        alone = [end(seed) for seed in range(4)]
-        with ThreadPoolExecutor(4) as threads:
-            assert list(threads.map(end, range(4))) == alone
+        def end(seed: int, forces: Calculator) -> str:
+            task = SamplingTask(5, seed=seed)
+            segment: Segment = self.build().sample(Walker(structure), forces, task, _content)
+            return digest(segment.walker.structure)
+
+        alone = [end(seed, self.forces()) for seed in range(3)]
+        works = [partial(end, seed, _waiting(self.forces(), meeting)) for seed in range(3)]
+        assert together(works) == alone
 
     def test_the_walker_that_is_given_does_not_change(self, structure: Atoms) -> None:
-        before = digest(structure)
+        structure.info["origin"] = {"walker": 3}
+        before = portrait(structure)
         self.sample(Walker(structure), SamplingTask(5, seed=1))
-        assert digest(structure) == before
-        assert structure.calc is None
-        assert not structure.has("momenta")
+        assert portrait(structure) == before
 
-    def test_global_random_numbers_are_left_alone(self, structure: Atoms) -> None:
-        before = (str(np.random.get_state()), random.getstate())
-        self.sample(Walker(structure), SamplingTask(5, seed=1))
-        assert (str(np.random.get_state()), random.getstate()) == before
+    def test_a_walker_moves(self, structure: Atoms) -> None:
+        seen = [structure.positions.copy()]
+        self.sample(
+            Walker(structure),
+            SamplingTask(6, seed=1, check_every=2),
+            lambda step, atoms: seen.append(atoms.positions.copy()),
+        )
+        steps = [float(np.abs(after - before).max()) for before, after in pairwise(seen)]
+        assert all(step > 0 for step in steps)
+
+    def test_the_monitor_sees_the_walker_as_it_ends(self, structure: Atoms) -> None:
+        seen: list[Atoms] = []
+        segment = self.sample(
+            Walker(structure), SamplingTask(4, seed=1, check_every=2), lambda step, atoms: seen.append(atoms.copy())
+        )
+        for name in ("positions", "cell", "momenta"):
+            assert np.array_equal(_array(seen[-1], name), _array(segment.walker.structure, name))
+
+    def test_what_a_structure_says_of_itself_stays_with_it(self, structure: Atoms) -> None:
+        """Charge and spin decide what forces it feels, and its label; where it comes from is kept too."""
+        structure.info.update(charge=1, spin=2, origin="a walker")
+        structure.set_tags(range(len(structure)))
+        said = dict(structure.info)
+        seen: list[Atoms] = []
+        felt = PredictorCalculator(_Seeing(CalculatorPredictor(self.forces()), seen))
+        monitored: list[Atoms] = []
+        segment: Segment = self.build().sample(
+            Walker(structure),
+            felt,
+            SamplingTask(4, seed=1, check_every=2, stride=2),
+            lambda step, atoms: monitored.append(atoms.copy()),
+        )
+        for atoms in (*seen, *monitored, *segment.frames, segment.walker.structure):
+            assert {name: atoms.info.get(name) for name in ("charge", "spin")} == {"charge": 1, "spin": 2}
+            assert np.array_equal(atoms.numbers, structure.numbers)
+            assert np.array_equal(atoms.pbc, structure.pbc)
+        assert segment.walker.structure.info == said
+        assert np.array_equal(segment.walker.structure.get_tags(), structure.get_tags())
+
+    def test_atoms_are_not_folded_into_the_cell(self, structure: Atoms) -> None:
+        """How far a walker has come, and a variable along its way, could not be told any longer."""
+        if not structure.pbc.any():
+            pytest.skip("nothing is periodic here: override `structure`")
+        structure.positions += np.asarray(structure.cell)[structure.pbc].sum(axis=0) * 1.5
+        segment = self.sample(Walker(structure), SamplingTask(4, seed=1, stride=2))
+        edge = 0.5 * structure.cell.lengths()[structure.pbc].min()
+        for atoms in (*segment.frames, segment.walker.structure):
+            assert np.abs(atoms.positions - structure.positions).max() < edge
+
+    @pytest.mark.parametrize("state", [b"", b"{}", b'{"sampler": "another"}', b"\x80\x04\x95another's"])
+    def test_a_state_of_another_sampler_is_refused(self, structure: Atoms, state: bytes) -> None:
+        with pytest.raises(PsiflowError):
+            self.sample(Walker(structure, state, step=3), SamplingTask(2, seed=1))
+
+
+class _Seeing(Predictor):
+    """Remembers what it was asked about."""
+
+    def __init__(self, predictor: Predictor, seen: list[Atoms]) -> None:
+        self._predictor, self._seen = predictor, seen
+
+    def predict(self, structures: Sequence[Atoms]) -> list[Prediction]:
+        self._seen.extend(atoms.copy() for atoms in structures)
+        return self._predictor.predict(structures)
+
+
+def _waiting(forces: Calculator, meeting: threading.Barrier) -> Calculator:
+    """A calculator whose calls wait for those of the others, as long as there are some."""
+    predictor = CalculatorPredictor(forces)
+
+    def ask(atoms: Atoms) -> Prediction:
+        with suppress(threading.BrokenBarrierError):
+            meeting.wait(timeout=1.0)
+        return predictor.predict([atoms])[0]
+
+    return PredictorCalculator(predictor, ask)
 
 
 def _content(step: int, atoms: Atoms) -> str | None:

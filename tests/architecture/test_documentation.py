@@ -62,6 +62,14 @@ def test_the_commands_that_pages_show_exist() -> None:
         assert set(re.findall(r"^(?:\$ )?psiflow ([a-z]+)", lines, re.MULTILINE)) <= known
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_table_has_a_row_twice(page: Path) -> None:
+    """Rows are known by their first cell, where that is a name in code and no number of a measurement follows."""
+    for table in re.findall(r"(?:^\|.*\n)+", page.read_text(), re.MULTILINE):
+        names = re.findall(r"^\| *(`[^|]+`) *\|(?! *\d+ *\|)", table, re.MULTILINE)
+        assert len(names) == len(set(names)), names
+
+
 def signatures() -> dict[str, str]:
     """Every hook as it is declared."""
     tree = ast.parse(Path(hookspecs.__file__).read_text())

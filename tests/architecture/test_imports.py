@@ -20,7 +20,7 @@ PLUGIN_SOURCES = sorted((ROOT / "plugins").glob("*/src/*/*.py"))
 
 FOUNDATION = {"errors", "files", "electrons", "structures", "checks", "options", "texts", "terminal", "frames"}
 CONTRACTS = FOUNDATION | {"components"}
-REGISTRY = CONTRACTS | {"answers", "hookspecs", "predictors", "plugins"}
+REGISTRY = CONTRACTS | {"answers", "hookspecs", "predictors", "registration", "plugins"}
 NAMES = REGISTRY | {"recorded", "offers", "environments", "catalogue"}
 WORK = NAMES | {
     *("variables", "bias", "served", "models", "sampling", "scratch", "tasks"),
@@ -45,7 +45,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "hookspecs": CONTRACTS,
     "answers": CONTRACTS,
     "predictors": CONTRACTS | {"answers"},
-    "plugins": CONTRACTS | {"hookspecs"},
+    "registration": CONTRACTS | {"recorded"},
+    "plugins": CONTRACTS | {"hookspecs", "registration"},
     "recorded": CONTRACTS,
     "offers": REGISTRY | {"recorded", "guard"},
     "environments": REGISTRY | {"recorded", "offers"},

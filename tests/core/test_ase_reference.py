@@ -1,5 +1,6 @@
 """Any ASE calculator as a reference: it fulfils the contract, and says what is wrong with its input."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.calculator import Calculator, SCFError, all_changes
 
+from psiflow_core.builtin._ase_electrons import settings, way_of, with_moments
 from psiflow_core.builtin.ase_reference import AseReference
 from psiflow_core.components import LabelTask
 from psiflow_core.errors import EngineMissing, OptionError, ReferenceFailed, StructureError
@@ -162,3 +164,124 @@ def test_a_real_calculation_that_does_not_converge_is_unconverged(task: LabelTas
     with pytest.raises(ReferenceFailed) as failure:
         _reference("tblite", max_iterations=2).label(molecule("H2O"), task)
     assert failure.value.reason == "unconverged"
+
+
+WAYS = ["Moments", "Arrays", "Info", "Parameters"]
+
+
+def _toy(way: str, **parameters: object) -> AseReference:
+    return _reference(f"psiflow_toys.calculators:{way}", **parameters)
+
+
+def _oxygen(**info: int) -> Atoms:
+    return Atoms("O2", [[0, 0, 0], [0, 0, 1.21]], info=dict(info))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_spin_is_heard_in_every_way_of_telling_it(way: str, task: LabelTask) -> None:
+    """Free atoms give the potential's zero of energy."""
+    for atoms in (isolated_atom("O"), _oxygen(spin=3)):
+        assert _toy(way).label(atoms, task).energy == 2.0
+    assert _toy(way).label(_oxygen(), task).energy == 0.0
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_spin_is_heard_under_whatever_name_a_structure_tells_it(way: str, task: LabelTask) -> None:
+    assert _toy(way).label(_oxygen(multiplicity=3), task).energy == 2.0
+    moments = _oxygen()
+    moments.set_initial_magnetic_moments([1, 1])
+    assert _toy(way).label(moments, task).energy == 2.0
+
+
+@pytest.mark.parametrize("formula", ["H3", "H7", "FeO6", "He2", "CH3OO"])
+def test_moments_add_up_to_the_spin_to_the_last_bit(formula: str, task: LabelTask) -> None:
+    """Some calculators cut off what follows the point."""
+    atoms = Atoms(formula)
+    atoms.positions[:, 0] = 2.0 * np.arange(len(atoms))
+    for unpaired in (1, 2, 3, 4, 5):
+        atoms.info["spin"] = unpaired + 1
+        assert _toy("Moments").label(atoms, task).energy == unpaired
+
+
+def test_moments_of_the_users_own_are_kept(task: LabelTask) -> None:
+    atoms = _oxygen(spin=3)
+    atoms.set_initial_magnetic_moments([0.7, 1.299999])
+    moments = with_moments(atoms)
+    assert moments is not None
+    assert moments.sum() == 2.0
+    assert moments == pytest.approx([0.7, 1.3], abs=1e-5)
+    antiferromagnet = Atoms("Fe2", [[0, 0, 0], [0, 0, 2.0]], cell=[4, 4, 4], pbc=True, magmoms=[2.2, -2.2])
+    assert with_moments(antiferromagnet) == pytest.approx([2.2, -2.2])
+
+
+def test_unpaired_electrons_are_on_open_d_shells_where_there_are_such() -> None:
+    moments = with_moments(Atoms("FeOH", [[0, 0, 0], [0, 0, 1.8], [0, 0, 2.8]], info={"spin": 5}))
+    assert moments == pytest.approx([4.0, 0.0, 0.0])
+
+
+@pytest.mark.parametrize("way", ["Arrays", "Info", "Parameters"])
+def test_the_charge_is_heard_in_every_way_of_telling_it(way: str, task: LabelTask) -> None:
+    ion = _oxygen(charge=-1, spin=2)
+    _toy(way).check([ion])
+    assert _toy(way).label(ion, task).energy == pytest.approx(-10.0 + 1.0)
+
+
+def test_a_charge_that_is_not_asked_for_is_refused(task: LabelTask) -> None:
+    ion = _oxygen(charge=-1, spin=2)
+    with pytest.raises(StructureError, match=r"charge -1, which calculator .*Moments' does not ask for"):
+        _toy("Moments").check([ion])
+    with pytest.raises(ReferenceFailed, match="charge -1") as failure:
+        _toy("Moments").label(ion, task)
+    assert failure.value.reason == "bad input"
+
+
+def test_a_charge_of_the_options_that_is_not_the_structures_is_refused(task: LabelTask) -> None:
+    """One charge for all structures would label free atoms as ions."""
+    for parameters in ({"charge": 1}, {"mult": 1}):
+        with pytest.raises(StructureError, match=r"leave .* out there"):
+            _toy("Parameters", **parameters).check([_oxygen(charge=0, spin=3)])
+
+
+def test_a_calculator_does_not_write_into_the_options(task: LabelTask) -> None:
+    reference = _toy("Parameters", block={})
+    assert reference.label(isolated_atom("O"), task).energy == 2.0
+    assert reference.label(_oxygen(), task).energy == 0.0
+    assert reference.parameters == {"block": {}}
+
+
+def test_a_spin_that_a_program_is_not_told_is_refused(task: LabelTask) -> None:
+    with pytest.raises(StructureError, match=r"spin multiplicity 3, which calculator .* is not told"):
+        _toy("Dftb").check([_oxygen(spin=3)])
+    _toy("Dftb").check([Atoms("He")])
+
+
+def test_programs_are_told_by_their_own_names() -> None:
+    """The parameters that ASE's classes write into the input of the programs."""
+    ion = _oxygen(charge=-1, spin=2)
+    for name, expected in {
+        "nwchem": {"charge": -1},
+        "orca": {"charge": -1, "mult": 2},
+        "gaussian": {"charge": -1, "mult": 2},
+        "qchem": {"charge": -1, "multiplicity": 2},
+        "aims": {"charge": -1, "spin": "collinear"},
+        "cp2k": {"charge": -1, "multiplicity": 2, "uks": True},
+        "vasp": {"charge": -1},
+    }.items():
+        engine = _reference(name)._class()
+        assert settings(way_of(engine, set()), ion, {}) == expected
+
+
+def test_the_label_is_the_free_energy(task: LabelTask) -> None:
+    """Forces are the gradient of it."""
+    assert _toy("Smeared").label(bulk("Cu"), task).energy == -10.5
+
+
+@pytest.mark.skipif(shutil.which("nwchem") is None, reason="there is no nwchem on PATH; apt-get install nwchem")
+def test_a_free_oxygen_atom_of_nwchem_is_a_triplet(task: LabelTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASE_NWCHEM_COMMAND", "nwchem PREFIX.nwi > PREFIX.nwo")
+    monkeypatch.setenv("OMPI_ALLOW_RUN_AS_ROOT", "1")
+    monkeypatch.setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
+    nwchem = _reference("nwchem", theory="dft", basis="6-31g", dft={"xc": "pbe0"})
+    assert nwchem.label(isolated_atom("O"), task).energy == pytest.approx(
+        -2040.378, abs=0.01
+    )  # a singlet is 3 eV above

@@ -11,6 +11,7 @@ import pytest
 from ase import Atoms, units
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
+from psiflow_toys import chance, wells
 
 import psiflow_core as psiflow
 from psiflow_core.bias import BIASES, Bias, BiasPredictor, Memory, WalkerBias, of_plain, values
@@ -23,9 +24,6 @@ from psiflow_core.structures import Array
 from psiflow_core.variables import strained
 
 STEP = 1e-5
-AGREE = 4.0
-"""Standard errors."""
-
 LIMITS = Limits(deviation=1e3, lost=1e4, force=1e6, distance=1e-3, temperature_quantile=1e-300)
 """They stop nothing."""
 
@@ -232,23 +230,10 @@ class Free(Predictor):
 
 
 class Wells(Predictor):
-    """Two wells of a dimer's length, at 1.5 and 2.5 Å: B ((r − 2)²/w² − 1)²."""
-
-    barrier, width = 0.2, 0.5  # [eV, Å]
-
-    def energy(self, length: Array) -> Array:
-        return self.barrier * (((length - 2.0) / self.width) ** 2 - 1) ** 2
+    """Two wells of a dimer's length."""
 
     def predict(self, structures: Sequence[Atoms]) -> list[Prediction]:
-        return [self._one(atoms) for atoms in structures]
-
-    def _one(self, atoms: Atoms) -> Prediction:
-        bond = atoms.positions[1] - atoms.positions[0]
-        length = np.sqrt(bond @ bond)
-        place = (length - 2.0) / self.width
-        slope = 4 * self.barrier * (place**2 - 1) * place / self.width
-        push = slope * bond / length
-        return Prediction(float(self.energy(length)), np.array([push, -push]))
+        return [Prediction(*wells.surface(atoms)) for atoms in structures]
 
 
 def moved(
@@ -272,7 +257,7 @@ def moved(
             watch(step, atoms)
 
         forces = PredictorCalculator(potential, bias.over(lambda atoms: potential.predict([atoms])[0]))
-        task = SamplingTask(steps, seed=number, check_every=check_every)
+        task = SamplingTask(steps, seed=number + chance.SEED_SHIFT, check_every=check_every)
         sampler.sample(walker, forces, task, remembering(monitor, bias))
         found.append(bias)
     return found
@@ -355,17 +340,20 @@ def test_a_bias_that_is_not_finite_explodes_the_walker() -> None:
 # Distributions ---------------------------------------------------------------------------------------------
 
 
-def mean_and_error(by_walker: Sequence[float]) -> tuple[float, float]:
-    """Walkers are independent."""
-    return float(np.mean(by_walker)), float(np.std(by_walker, ddof=1) / np.sqrt(len(by_walker)))
-
-
 def moments(energy: Array, places: Array, measure: Array, temperature: float) -> tuple[float, float]:
-    """Mean and standard deviation of the density measure × exp(−U/kT), by quadrature."""
+    """Mean and variance of the density measure × exp(−U/kT), by quadrature."""
     weight = measure * np.exp(-(energy - energy.min()) / (units.kB * temperature))
     weight /= weight.sum()
     mean = float(weight @ places)
-    return mean, float(np.sqrt(weight @ (places - mean) ** 2))
+    return mean, float(weight @ (places - mean) ** 2)
+
+
+def assert_moments(seen: Sequence[Sequence[float]], mean: float, variance: float, finds: tuple[float, float]) -> None:
+    """What walkers saw has this mean and variance; `finds` in standard deviations, and parts of the variance."""
+    values = np.concatenate([chance.blocks(series, 8) for series in seen])
+    chance.assert_mean(values, mean, finds=finds[0] * np.sqrt(variance))
+    squares = np.concatenate([chance.blocks((np.array(series) - mean) ** 2, 8) for series in seen])
+    chance.assert_mean(squares, variance, finds=finds[1] * variance)
 
 
 def test_a_restrained_ideal_dimer_has_the_distances_that_it_must_have() -> None:
@@ -384,17 +372,13 @@ def test_a_restrained_ideal_dimer_has_the_distances_that_it_must_have() -> None:
         dimer(1.1),
         Free(),
         [spring],
-        3500,
+        2000,
         walkers=6,
         watch=watch,
         check_every=5,
     )
     places = np.linspace(1e-4, 4.0, 4000)
-    expected = moments(0.25 * (places - 1.0) ** 2, places, places**2, 300.0)
-    for found, exact in zip((np.mean, np.std), expected, strict=True):
-        mean, error = mean_and_error([float(found(series)) for series in seen])
-        assert error < 0.06 * expected[1]
-        assert abs(mean - exact) < AGREE * error
+    assert_moments(seen, *moments(0.25 * (places - 1.0) ** 2, places, places**2, 300.0), finds=(0.4, 0.6))
 
 
 @pytest.mark.parametrize("barostat", ["isotropic"])
@@ -413,32 +397,27 @@ def test_an_ideal_gas_under_a_volume_restraint_has_the_volumes_that_it_must_have
         if step > 300:
             seen[-1].append(atoms.get_volume())
 
-    moved(sampler, gas, Free(), [spring], 2800, walkers=6, watch=watch, check_every=5)
+    moved(sampler, gas, Free(), [spring], 1700, walkers=6, watch=watch, check_every=5)
     places = np.linspace(1.0, 2000.0, 20_000)
     energy = pressure * units.bar * places + 1e-5 * (places - 180.0) ** 2
-    expected = moments(energy, places, places**number, 300.0)
-    for found, exact in zip((np.mean, np.std), expected, strict=True):
-        mean, error = mean_and_error([float(found(series)) for series in seen])
-        assert error < 0.1 * expected[1]
-        assert abs(mean - exact) < AGREE * error
+    assert_moments(seen, *moments(energy, places, places**number, 300.0), finds=(0.4, 0.8))
 
 
 def test_metadynamics_finds_the_barrier_between_two_wells() -> None:
-    """F(r) = U(r) − 2kT ln r, from either side; no walker would cross it by itself: it is 7 kT high."""
-    wells, kt = Wells(), units.kB * 300.0
-    hills = psiflow.Metadynamics(variables=(BOND,), sigma=0.1, height=0.006, every=10, bias_factor=8.0)
+    """No walker would cross it by itself: it is 7 kT high.
+
+    Runs that end, of hills that are not points, miss the exact free energy, by about 10 meV here. A textbook's
+    metadynamics misses it by as much, so that nothing but chance is between the two.
+    """
+    hills = psiflow.Metadynamics(variables=(BOND,), sigma=0.1, height=0.01, every=10, bias_factor=3.0)
     start = Atoms("He2", [[0, 0, 0], [0, 0, 1.5]])
-    sampler = AseSampler(timestep=3.0, friction=10.0)
-    walkers = moved(sampler, start, wells, [hills], 4000, walkers=8)
-    places = np.linspace(1.2, 2.8, 161)
-    exact = wells.energy(places) - 2 * kt * np.log(places)
-    found = [hills.free_energy(one.memories[0].hills, places[:, None]) for one in walkers]
-    top = np.argmax(np.where(abs(places - 2) < 0.2, exact, -np.inf))
-    for side in (places < 2, places > 2):
-        bottom = np.argmin(np.where(side, exact, np.inf))
-        mean, error = mean_and_error([float(free[top] - free[bottom]) for free in found])
-        assert error < kt / 2
-        assert abs(mean - (exact[top] - exact[bottom])) < AGREE * error
+    walkers = moved(AseSampler(timestep=3.0, friction=10.0), start, Wells(), [hills], 4000, walkers=8)
+    free = [hills.free_energy(one.memories[0].hills, wells.PLACES[:, None]) for one in walkers]
+    textbook = wells.metadynamics(hills, start, timestep=3.0, friction=10.0, steps=4000, walkers=256)
+    for found, right in zip(wells.barriers(free).T, wells.barriers(textbook).T, strict=True):
+        chance.assert_alike(found, right, finds=0.055)  # the third that −γ/(γ − 1) adds to −V
+    exact = wells.energy(wells.PLACES) - 2 * units.kB * 300.0 * np.log(wells.PLACES)
+    assert wells.barriers(textbook).mean(axis=0) == pytest.approx(wells.barriers(exact), abs=units.kB * 300.0)
 
 
 # Wrong input -----------------------------------------------------------------------------------------------

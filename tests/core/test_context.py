@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from ase.build import molecule
+from psiflow_toys.waiting import PATIENCE, survivors, wait_until
 
 import psiflow_core as psiflow
 from psiflow_core import guard
@@ -49,7 +50,7 @@ def processes(context: Context) -> list[psutil.Process]:
     return [process for pool in context._pools.started.values() for process in guard.guarding(pool.folder)]
 
 
-def outcomes(context: Context, number: int, patience: float = 60.0) -> dict[str, Outcome]:
+def outcomes(context: Context, number: int, patience: float = PATIENCE) -> dict[str, Outcome]:
     """So many outcomes, by key."""
     found: dict[str, Outcome] = {}
     deadline = time.monotonic() + patience
@@ -57,13 +58,6 @@ def outcomes(context: Context, number: int, patience: float = 60.0) -> dict[str,
         assert time.monotonic() < deadline, f"only {len(found)} of {number} tasks have ended"
         found |= {outcome.key: outcome for outcome in context.completed()}
     return found
-
-
-def wait_until(condition: Callable[[], bool], patience: float = 60.0) -> None:
-    deadline = time.monotonic() + patience
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_by_default_one_pool_serves_all_work() -> None:
@@ -118,7 +112,7 @@ class Witness:
     default_parameters = {}
     def __init__(self, folder):
         (Path(folder) / f"{os.getpid()}").touch()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while len(list(Path(folder).iterdir())) < 4 and time.monotonic() < deadline:
             time.sleep(0.05)
         raise ValueError(f"GPU {os.environ['CUDA_VISIBLE_DEVICES']}")
@@ -161,7 +155,7 @@ def test_a_context_that_runs_nothing_starts_nothing(tmp_path: Path) -> None:
 
 
 def test_workers_are_given_their_cores(workers: Context) -> None:
-    outcome = workers.run("label", "idle", {}, timeout=60)
+    outcome = workers.run("label", "idle", {}, timeout=PATIENCE)
     assert outcome.value == {"cores": 3}
     environment = process_of(outcome).environ()
     assert {environment[name] for name in guard.THREAD_VARIABLES} == {"3"}
@@ -169,7 +163,7 @@ def test_workers_are_given_their_cores(workers: Context) -> None:
 
 def test_a_task_that_raises_ends_in_plain_data(workers: Context, tmp_path: Path) -> None:
     failing = psiflow.reference("toy", fail_fraction=1.0)
-    outcome = workers.run("label", "label", label(failing, tmp_path), timeout=60)
+    outcome = workers.run("label", "label", label(failing, tmp_path), timeout=PATIENCE)
     assert outcome.value is None
     assert outcome.failure is not None
     assert outcome.failure["type"] == "ReferenceFailed"
@@ -180,7 +174,7 @@ def test_a_task_that_raises_ends_in_plain_data(workers: Context, tmp_path: Path)
 
 
 def test_a_component_that_a_worker_does_not_have_fails_by_its_name(workers: Context, tmp_path: Path) -> None:
-    outcome = workers.run("label", "label", label(Spec("reference", "nosuch", {}), tmp_path), timeout=60)
+    outcome = workers.run("label", "label", label(Spec("reference", "nosuch", {}), tmp_path), timeout=PATIENCE)
     assert outcome.failure is not None
     assert outcome.failure["type"] == "PluginNotFound"
     assert "nosuch" in outcome.failure["message"]
@@ -188,8 +182,8 @@ def test_a_component_that_a_worker_does_not_have_fails_by_its_name(workers: Cont
 
 def test_a_label_is_found_before_it_is_computed(workers: Context, tmp_path: Path) -> None:
     task = label(psiflow.reference("toy"), tmp_path)
-    first = workers.run("label", "label", task, timeout=60)
-    second = workers.run("label", "label", task, timeout=60)
+    first = workers.run("label", "label", task, timeout=PATIENCE)
+    second = workers.run("label", "label", task, timeout=PATIENCE)
     assert first.value == {"cached": False}
     assert second.value == {"cached": True}
     assert second.value is not None
@@ -209,14 +203,14 @@ def test_outcomes_come_under_their_keys_as_they_end(workers: Context, tmp_path: 
 
 def test_a_killed_worker_fails_its_task_and_the_pool_goes_on(tmp_path: Path) -> None:
     with Context(psiflow.executor("local", workers=1), folder=tmp_path / "pools") as context:
-        victim = process_of(context.run("label", "idle", {}, timeout=60))
-        context.submit("doomed", "label", "label", label(psiflow.reference("toy", delay=60), tmp_path))
+        victim = process_of(context.run("label", "idle", {}, timeout=PATIENCE))
+        context.submit("doomed", "label", "label", label(psiflow.reference("toy", delay=600), tmp_path))
         wait_until((tmp_path / "task").exists)
         victim.kill()
         outcome = outcomes(context, 1)["doomed"]
         assert outcome.failure is not None
         assert outcome.failure["reason"] == "lost worker"
-        after = context.run("label", "idle", {}, timeout=60)
+        after = context.run("label", "idle", {}, timeout=PATIENCE)
         assert after.failure is None
         assert process_of(after).pid != victim.pid
 
@@ -224,22 +218,22 @@ def test_a_killed_worker_fails_its_task_and_the_pool_goes_on(tmp_path: Path) -> 
 @pytest.mark.slow  # Parsl notices a lost manager by its heartbeats only
 def test_a_killed_manager_fails_its_tasks_and_the_pool_goes_on_without_orphans(tmp_path: Path) -> None:
     with Context(psiflow.executor("local", workers=1), folder=tmp_path / "pools") as context:
-        worker = process_of(context.run("label", "idle", {}, timeout=60))
-        context.submit("doomed", "label", "label", label(psiflow.reference("toy", delay=60), tmp_path))
+        worker = process_of(context.run("label", "idle", {}, timeout=PATIENCE))
+        context.submit("doomed", "label", "label", label(psiflow.reference("toy", delay=600), tmp_path))
         wait_until((tmp_path / "task").exists)
         worker.parent().kill()
         outcome = outcomes(context, 1)["doomed"]
         assert outcome.failure is not None
         assert outcome.failure["reason"] == "lost worker"
-        assert not psutil.wait_procs([worker], timeout=10)[1]
-        assert context.run("label", "idle", {}, timeout=60).failure is None
+        assert not survivors([worker])
+        assert context.run("label", "idle", {}, timeout=PATIENCE).failure is None
 
 
 def test_a_killed_interchange_fails_its_tasks_and_leaving_does_not_hang(tmp_path: Path) -> None:
     with Context(psiflow.executor("local", workers=1), folder=tmp_path / "pools") as context:
-        context.run("label", "idle", {}, timeout=60)
+        context.run("label", "idle", {}, timeout=PATIENCE)
         for number in range(3):
-            slow = psiflow.reference("toy", delay=60)
+            slow = psiflow.reference("toy", delay=600)
             context.submit(f"doomed-{number}", "label", "label", label(slow, tmp_path / str(number)))
         started = processes(context)
         interchange = [process for process in started if "HTEX interchange" in process.cmdline()[0]]
@@ -248,18 +242,18 @@ def test_a_killed_interchange_fails_its_tasks_and_leaving_does_not_hang(tmp_path
             process.kill()
         found = outcomes(context, 3)
         assert {outcome.failure["reason"] for outcome in found.values() if outcome.failure} == {"lost worker"}
-    assert not psutil.wait_procs(started, timeout=10)[1]
+    assert not survivors(started)
 
 
 def test_leaving_ends_every_process_also_when_tasks_run(tmp_path: Path) -> None:
     with Context(psiflow.executor("local", workers=2), folder=tmp_path / "pools") as context:
         for number in range(4):
-            slow = psiflow.reference("toy", delay=60)
+            slow = psiflow.reference("toy", delay=600)
             context.submit(f"slow-{number}", "label", "label", label(slow, tmp_path / str(number)))
         wait_until(lambda: any((tmp_path / str(number) / "task").exists() for number in range(4)))
         started = processes(context)
         assert len(started) >= 5  # two guards, an interchange, a manager, two workers
-    assert not psutil.wait_procs(started, timeout=10)[1]
+    assert not survivors(started)
 
 
 DRIVER = """
@@ -269,7 +263,7 @@ if __name__ == "__main__":
     with psiflow.Context(psiflow.executor("local", workers=2), folder=sys.argv[1]) as context:
         context.run("label", "idle", {})
         print("ready", flush=True)
-        time.sleep(60)
+        time.sleep(600)
 """
 
 
@@ -283,7 +277,7 @@ def test_workers_whose_driver_was_killed_end_by_themselves(tmp_path: Path) -> No
     assert len(started) >= 5
     driver.kill()
     driver.wait()
-    assert not psutil.wait_procs(started, timeout=20)[1]
+    assert not survivors(started)
 
 
 CAMPAIGN = """
@@ -310,9 +304,9 @@ def test_a_driver_that_is_asked_to_end_ends_everything_and_says_how_to_go_on(tmp
     started = guard.guarding(tmp_path / "pools" / f"all-{driver.pid}")
     assert len(started) >= 5
     driver.send_signal(signal.SIGTERM)
-    _, said = driver.communicate(timeout=60)
+    _, said = driver.communicate(timeout=PATIENCE)
     assert driver.returncode != 0
-    assert not psutil.wait_procs(started, timeout=10)[1]
+    assert not survivors(started)
     assert "run the same again to go on" in said
 
 
@@ -320,10 +314,10 @@ def test_a_folders_name_never_reaches_a_shell(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "a b; touch one & $(touch two) `touch three` {x} 'y'"
     with Context(psiflow.executor("local", workers=1), folder=folder) as context:
-        assert context.run("label", "idle", {}, timeout=60).failure is None
+        assert context.run("label", "idle", {}, timeout=PATIENCE).failure is None
         assert list(folder.glob("all-*")), "the pool's files are there all the same"
         started = processes(context)
-    assert not psutil.wait_procs(started, timeout=10)[1]
+    assert not survivors(started)
     assert list(tmp_path.iterdir()) == [folder]
 
 

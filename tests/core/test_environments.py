@@ -10,7 +10,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -21,6 +20,7 @@ import psutil
 import pytest
 import yaml
 from ase.build import molecule
+from psiflow_toys.waiting import PATIENCE, survivors, wait_until
 from rich.console import Console
 
 import psiflow_core
@@ -241,12 +241,14 @@ def making(folder: Path, name: str) -> tuple[subprocess.Popen[str], list[psutil.
     words = [sys.executable, "-m", "psiflow_core.cli", "env", "create", name, "--installer", "pip"]
     heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what a shell starts with & ignores it
     made = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heeding)
-    while True:
-        children = psutil.Process(made.pid).children(recursive=True)
-        if any("pip" in words_of(child) for child in children):
-            return made, children
-        assert made.poll() is None, made.communicate()
-        time.sleep(0.05)
+    children: list[psutil.Process] = []
+
+    def installing_now() -> bool:
+        children[:] = psutil.Process(made.pid).children(recursive=True)
+        return any("pip" in words_of(child) for child in children)
+
+    wait_until(installing_now, made)
+    return made, children
 
 
 def words_of(process: psutil.Process) -> list[str]:
@@ -256,30 +258,15 @@ def words_of(process: psutil.Process) -> list[str]:
         return []
 
 
-def alive(processes: list[psutil.Process], patience: float = 10.0) -> list[psutil.Process]:
-    """Those that still run; one that has ended and is only not yet reaped does not."""
-    deadline = time.monotonic() + patience
-    while (left := [one for one in processes if runs(one)]) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return left
-
-
-def runs(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_stopped_creation_leaves_no_folder_and_no_process(number: signal.Signals, folder: Path) -> None:
     made, children = making(folder, "cut")
     made.send_signal(number)
-    out, _ = made.communicate(timeout=60)
+    out, _ = made.communicate(timeout=PATIENCE)
     assert made.returncode == 130
     assert "Nothing is left of it" in out
     assert list(folder.iterdir()) == []
-    assert not alive(children)
+    assert not survivors(children)
 
 
 def test_an_installer_does_not_outlive_the_command_and_an_environment_under_work_is_left_alone(
@@ -291,7 +278,7 @@ def test_an_installer_does_not_outlive_the_command_and_an_environment_under_work
         assert (said.code, f"process {made.pid} on" in said.err) == (1, True), said.err
     made.kill()
     made.communicate()
-    assert not alive(children)
+    assert not survivors(children)
     said = psiflow("env", "create", "cut")
     assert (said.code, "was cut short; clear it away: psiflow env remove cut" in said.err) == (1, True)
     assert psiflow("env", "remove", "cut").code == 0
@@ -306,14 +293,12 @@ def test_who_is_asked_what_it_offers_ends_with_who_asks(number: signal.Signals, 
     words = [sys.executable, "-m", "psiflow_core.cli", "env", "adopt", "slow", str(slow)]
     heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     asking = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, preexec_fn=heeding)
-    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().strip():
-        assert asking.poll() is None
-        time.sleep(0.05)
+    wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip(), asking)
     sleeping = psutil.Process(int((tmp_path / "pid").read_text()))
     asking.send_signal(number)
-    assert "Nothing was recorded" in asking.communicate(timeout=60)[0]
+    assert "Nothing was recorded" in asking.communicate(timeout=PATIENCE)[0]
     assert asking.returncode == 130
-    assert not alive([sleeping])
+    assert not survivors([sleeping])
     assert not folder.exists()
 
 

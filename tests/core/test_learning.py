@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import ase.io
 import numpy as np
 import pytest
 from ase.build import molecule
 from psiflow_toys.campaigns import learning, moved_water, run
+from psiflow_toys.waiting import survivors, wait_until
 
 import psiflow_core as psiflow
+from psiflow_core import guard
 from psiflow_core.components import LabelTask, Spec
 from psiflow_core.context import Context
 from psiflow_core.errors import CampaignError
@@ -269,7 +269,7 @@ learning = psiflow.OnlineLearning(
     budget=psiflow.Budget(labels=14),
 )
 if __name__ == "__main__":
-    with psiflow.Context(psiflow.executor("local", workers=2)) as context:
+    with psiflow.Context(psiflow.executor("local", workers=2), folder=sys.argv[3]) as context:
         learning.run(start=molecule("H2O"), folder=sys.argv[1], context=context, progress=False)
 """
 
@@ -278,12 +278,14 @@ if __name__ == "__main__":
 def test_a_killed_campaign_loses_no_label(schedule: str, tmp_path: Path) -> None:
     script, folder = tmp_path / "campaign.py", tmp_path / "c"
     script.write_text(SCRIPT)
-    command = [sys.executable, str(script), str(folder), schedule]
+    command = [sys.executable, str(script), str(folder), schedule, str(tmp_path / "pools")]
     driver = subprocess.Popen(command)
-    wait_for(lambda: len(label_times(folder)) >= 8, driver)
+    wait_until(lambda: len(label_times(folder)) >= 8, driver)
+    workers = guard.guarding(tmp_path / "pools" / f"all-{driver.pid}")
+    assert workers
     driver.kill()
     driver.wait()
-    time.sleep(2.0)  # workers end by themselves, and may finish what they are at
+    assert not survivors(workers), "they end by themselves, and may finish what they are at"
     before = label_times(folder)
     subprocess.run(command, check=True)
     after = label_times(folder)
@@ -293,11 +295,3 @@ def test_a_killed_campaign_loses_no_label(schedule: str, tmp_path: Path) -> None
     assert len(after) == 14 + 2
     assert read_campaign(folder).state.finished == "labels"
     assert len(read_campaign(folder).state.opened) == 2
-
-
-def wait_for(condition: Any, process: subprocess.Popen[Any]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert process.poll() is None, "the driver ended too early"
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

@@ -19,10 +19,15 @@ from psiflow_core.testing import PotentialContract, ReferenceContract
 class TestToyPotential(PotentialContract):
     component = ToyPotential
     options = {"cutoff": 5.5}  # noqa: RUF012
+    expected_failures = {  # noqa: RUF012
+        "test_the_charge_matters_or_is_refused": "it sees atoms alone",
+        "test_an_interrupted_training_is_resumed": "it takes no time, and leaves no checkpoint",
+    }
 
 
 class TestToyReference(ReferenceContract):
     component = ToyReference
+    expected_failures = {"test_the_charge_matters_or_is_refused": "it sees atoms alone"}  # noqa: RUF012
 
 
 def _labelled(number: int, seed: int, folder: Path) -> list[Atoms]:

@@ -30,6 +30,7 @@ from typing import Any
 import ase.io
 import psutil
 from ase.build import molecule
+from psiflow_toys.waiting import runs
 
 import psiflow_core as psiflow
 from psiflow_core.files import file_digest
@@ -188,9 +189,9 @@ class Campaign:
 
     def wait_for_end_of(self, processes: list[psutil.Process]) -> None:
         deadline = time.monotonic() + LEAVE
-        while any(_runs(process) for process in processes):
+        while any(runs(process) for process in processes):
             self.observe()
-            left = [_words(process) for process in processes if _runs(process)]
+            left = [_words(process) for process in processes if runs(process)]
             assert time.monotonic() < deadline, f"left behind: {left}"
             time.sleep(0.05)
 
@@ -288,16 +289,9 @@ def _mark(process: psutil.Process) -> str | None:
 
 def _children(process: psutil.Process) -> list[psutil.Process]:
     try:
-        return [child for child in process.children() if _runs(child)]
+        return [child for child in process.children() if runs(child)]
     except psutil.Error:
         return []
-
-
-def _runs(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
 
 
 def chaos(kills: int, seed: int, folder: Path) -> tuple[Counter[str], Counter[str], int]:

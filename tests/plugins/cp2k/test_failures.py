@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -14,6 +13,7 @@ import pytest
 from ase import Atoms
 from psiflow_cp2k import _output
 from psiflow_cp2k.reference import CP2K
+from psiflow_toys.waiting import survivors, wait_until
 
 from psiflow_core.components import LabelTask, Resources
 from psiflow_core.errors import EngineMissing, OptionError, ReferenceFailed, StructureError
@@ -158,10 +158,8 @@ def test_a_missing_program_is_told_with_what_to_do(hydrogen, tmp_path) -> None:
 
 
 def test_wall_time_ends_cp2k_before_the_worker_is_ended(water, tmp_path) -> None:
-    start = time.monotonic()
-    failure = failure_of(water, tmp_path, Resources(wall_time=1.5), cutoff=600.0)
+    failure = failure_of(water, tmp_path, Resources(wall_time=1.5), cutoff=900.0)
     assert failure.reason == "wall time"
-    assert time.monotonic() - start < 5
     assert not psutil.Process().children()
 
 
@@ -192,26 +190,20 @@ CP2K(cutoff=900.0).label(molecule("H2O"), LabelTask(folder, Resources(cores=core
 @pytest.mark.parametrize("cores", [1, 2])
 def test_cp2k_does_not_outlive_a_worker_that_is_killed(cores, number, tmp_path) -> None:
     worker = subprocess.Popen([sys.executable, "-c", ENDLESS, str(tmp_path), str(cores)], env=dict(os.environ))
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "run-0" / "label.out").is_file() or len(running(tmp_path)) < cores:
-        assert time.monotonic() < deadline
-        assert worker.poll() is None
-        time.sleep(0.1)
+    wait_until(lambda: (tmp_path / "run-0" / "label.out").is_file() and len(running(tmp_path)) >= cores, worker)
+    left = running(tmp_path)
     worker.send_signal(number)
     worker.wait()
-    deadline = time.monotonic() + 10
-    while running(tmp_path) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not running(tmp_path)
+    assert not survivors(left)
 
 
-def running(folder: Path) -> list[int]:
+def running(folder: Path) -> list[psutil.Process]:
     """CP2K's processes in a folder."""
     found = []
     for process in psutil.process_iter():
         try:
             if "cp2k" in process.name() and str(folder) in process.cwd():
-                found.append(process.pid)
+                found.append(process)
         except psutil.Error:
             continue
     return found

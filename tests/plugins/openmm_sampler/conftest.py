@@ -11,6 +11,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.calculator import Calculator, all_changes
 from psiflow_openmm_sampler.sampler import OpenMM
+from psiflow_toys import chance
 
 from psiflow_core.components import SamplingTask, Segment, Walker
 
@@ -146,18 +147,7 @@ def move() -> Callable[..., Segment]:
     def run(sampler: OpenMM, start: Atoms | Walker, calculator: Calculator, steps: int, **task: Any) -> Segment:
         monitor = task.pop("monitor", lambda step, atoms: None)
         walker = start if isinstance(start, Walker) else Walker(start)
-        return sampler.sample(walker, calculator, SamplingTask(steps, **{"seed": 7, **task}), monitor)
+        seed = task.pop("seed", 7) + chance.SEED_SHIFT
+        return sampler.sample(walker, calculator, SamplingTask(steps, seed=seed, **task), monitor)
 
     return run
-
-
-@pytest.fixture
-def mean_and_error() -> Callable[..., tuple[float, float]]:
-    """The mean of a correlated series and its standard error, from the spread of ten blocks."""
-
-    def estimate(series: Any, blocks: int = 10) -> tuple[float, float]:
-        values = np.asarray(series, float)
-        means = [block.mean() for block in np.array_split(values, blocks)]
-        return float(values.mean()), float(np.std(means, ddof=1) / np.sqrt(blocks))
-
-    return estimate

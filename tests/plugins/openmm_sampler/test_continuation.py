@@ -87,15 +87,13 @@ def test_walkers_in_threads_move_as_they_do_alone(crystal, argon):
     assert all(same(one, other) for one, other in zip(alone, together, strict=True))
 
 
-@pytest.mark.parametrize("change", ["temperature", "moved", "foreign", "masses"])
+@pytest.mark.parametrize("change", ["temperature", "moved", "masses"])
 def test_a_state_that_is_not_the_walkers_is_left_aside(change, crystal, argon, move):
     """The walker then starts from its structure and momenta, with random numbers from the segment's seed."""
     sampler = SAMPLERS["langevin"]
     walker = move(sampler, crystal, argon, 20).walker
     if change == "temperature":
         sampler = sampler.model_copy(update={"temperature": 90.0})
-    elif change == "foreign":
-        walker = replace(walker, state=b"something else")
     elif change == "moved":
         walker.structure.positions[0] += 1e-3
     else:

@@ -13,9 +13,6 @@ from psiflow_core.testing.reference import ReferenceContract
 class TestPySCF(ReferenceContract):
     component: ClassVar[type[PySCF]] = PySCF
     options: ClassVar[dict[str, object]] = {"basis": "sto-3g", "density_fitting": True}
-    expected_failures: ClassVar[dict[str, str]] = {
-        "test_stress_is_the_strain_derivative_of_the_energy": "it labels molecules only, and says so",
-    }
 
     @classmethod
     def elsewhere(cls) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,27 +14,41 @@ from ase.data import chemical_symbols
 from psiflow_core import checks, structures
 from psiflow_core.components import Resources
 from psiflow_core.errors import EngineMissing, OptionError, ReferenceFailed, StructureError
-from psiflow_cp2k import _level, _output, _program, _run_input
+from psiflow_cp2k import _failures, _level, _output, _program, _run_input
+from psiflow_cp2k._input import Section
 
 if TYPE_CHECKING:
     from psiflow_cp2k.reference import CP2K
 
 COARSE = 30.0
-"""Cut-off of a dry run. [Ry]"""
+"""Cut-off of a dry run, and of a trial. [Ry]"""
+ROUGH = 1.0
+"""Threshold of a trial's self-consistent field: its first step is within it. [Eh]"""
+CELL = 5.0
+"""Edge of the cell of a trial. [Å]"""
 QUICK = 120.0
-"""Time that a dry run may take; it takes less than one second. [s]"""
+"""Time that a dry run or a trial may take; each takes about a second. [s]"""
 
 
 def check_level(options: CP2K, given: Sequence[Atoms]) -> None:
-    """Let CP2K read the input, basis sets and potentials of one structure of each composition, without computing.
+    """Let CP2K read the input of one structure of each composition, without computing, and label one atom roughly.
+
+    Basis sets and potentials are read with the input. The atom tells whether energy, forces and stress of this version
+    of CP2K can be read, and whether the level can be computed in a box, which the isolated atoms of a campaign need.
 
     Raises:
-        EngineMissing: CP2K does not start.
-        OptionError: CP2K refuses the input, in its own words.
+        EngineMissing: CP2K does not start, or crashes.
+        OptionError: CP2K refuses the input, in its own words, or what it prints cannot be read.
     """
     distinct = {(frozenset(atoms.symbols), bool(atoms.pbc.all())): atoms for atoms in given}
-    for atoms in distinct.values() or [_any_atom(options)]:
-        _check_input(options, atoms)
+    for atoms in distinct.values():
+        _run(options, atoms, _dry)
+    lightest = structures.isolated_atom(structures.species(given)[0]) if given else _any_atom(options)
+    trials = [lightest]
+    if any(atoms.pbc.all() for atoms in given):
+        trials.append(Atoms(lightest.symbols, cell=[CELL] * 3, pbc=True, info=lightest.info))
+    for atom in trials:
+        _run(options, atom, _rough)
 
 
 def check_structure(atoms: Atoms) -> None:
@@ -54,26 +68,63 @@ def check_structure(atoms: Atoms) -> None:
         raise StructureError(f"{formula} has initial magnetic moments that are not collinear; give one number an atom")
 
 
-def _check_input(options: CP2K, atoms: Atoms) -> None:
+def _run(options: CP2K, atoms: Atoms, changed: Callable[[Section], None]) -> None:
+    """Run the input of a structure, changed, and read what a run with energies says."""
     with tempfile.TemporaryDirectory(prefix="psiflow-cp2k-") as scratch:
         folder = Path(scratch)
         root = _run_input.of(options, atoms)
-        root.at("GLOBAL").set("RUN_TYPE", "NONE")
-        grids = root.at("FORCE_EVAL/DFT/MGRID")
-        if grids.get("MULTIGRID_SET") is None:
-            grids.set("CUTOFF", COARSE)
+        changed(root)
         _run_input.write(root, folder)
         try:
             code = _program.run(options, folder, Resources(), time.monotonic() + QUICK)
         except ReferenceFailed as error:
             raise EngineMissing(f"reference 'cp2k': {error}") from error
-        failure, refused = _output.complaint(folder, code), _output.is_refusal(folder)
+        failure, refused = _failures.complaint(folder, code), _failures.is_refusal(folder)
+        if failure is None and changed is _rough:
+            failure, refused = _reading(folder, atoms), True
     if failure is None:
         return
     told = str(failure).removesuffix(f"; see {folder}")  # which is gone by now
     if refused:
-        raise OptionError(f"reference 'cp2k', for {atoms.get_chemical_formula()}: {told}") from failure
-    raise EngineMissing(f"reference 'cp2k': '{options.command}' does not work here: {told}") from failure
+        raise OptionError(f"reference 'cp2k', for {_named(atoms)}: {told}") from failure
+    raise EngineMissing(
+        f"reference 'cp2k': '{options.command}' does not work here, for {_named(atoms)}: {told}"
+    ) from failure
+
+
+def _dry(root: Section) -> None:
+    """Nothing is computed."""
+    root.at("GLOBAL").set("RUN_TYPE", "NONE")
+    _coarsen(root)
+
+
+def _rough(root: Section) -> None:
+    """A field that need not converge."""
+    scf = root.at("FORCE_EVAL/DFT/SCF").set("EPS_SCF", ROUGH)
+    outer = scf.find("OUTER_SCF")
+    if outer is not None:
+        outer.set("EPS_SCF", ROUGH)
+    _coarsen(root)
+
+
+def _coarsen(root: Section) -> None:
+    grids = root.at("FORCE_EVAL/DFT/MGRID")
+    if grids.get("MULTIGRID_SET") is None:
+        grids.set("CUTOFF", COARSE)
+
+
+def _reading(folder: Path, atoms: Atoms) -> ReferenceFailed | None:
+    """Why a label cannot be read from a run; None if it can."""
+    try:
+        _output.read(folder, len(atoms), bool(atoms.pbc.all()))
+    except ReferenceFailed as failure:
+        return failure
+    return None
+
+
+def _named(atoms: Atoms) -> str:
+    formula: str = atoms.get_chemical_formula()
+    return formula if atoms.pbc.any() or len(atoms) > 1 else f"an isolated {formula} atom"
 
 
 def _any_atom(options: CP2K) -> Atoms:

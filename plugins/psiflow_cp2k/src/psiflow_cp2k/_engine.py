@@ -13,7 +13,7 @@ from ase import Atoms
 from psiflow_core.components import LabelTask, Resources
 from psiflow_core.errors import ReferenceFailed, StructureError
 from psiflow_core.structures import Label
-from psiflow_cp2k import _checks, _output, _program, _run_input, _scf, _start
+from psiflow_cp2k import _checks, _failures, _output, _program, _run_input, _scf, _start
 
 if TYPE_CHECKING:
     from psiflow_cp2k.reference import CP2K
@@ -34,7 +34,7 @@ def label(options: CP2K, structure: Atoms, task: LabelTask) -> Label:
         _checks.check_structure(structure)
     except StructureError as error:
         raise ReferenceFailed(str(error), "bad input") from error
-    tried = []
+    tried: list[str] = []
     deadline = _deadline(task.resources)
     for number, (rung, start) in enumerate(_attempts(options, structure)):
         folder = task.folder / f"run-{number}"
@@ -47,9 +47,14 @@ def label(options: CP2K, structure: Atoms, task: LabelTask) -> Label:
             if found is not None:
                 _remember(options, structure, rung, folder)
                 return _centred(found, structure)
+            came = _output.progress((folder / "label.out").read_text(errors="replace"))
+        except ReferenceFailed as failure:
+            if not tried or not _failures.is_refusal(folder):  # a later rung may be none for this method
+                raise
+            came = str(failure)
         finally:
             _clean(folder)
-        tried.append(f"{rung.name} ({_output.progress((folder / 'label.out').read_text(errors='replace'))})")
+        tried.append(f"{rung.name} ({came})")
     raise ReferenceFailed(f"the SCF did not converge; tried {'; '.join(tried)}; see {task.folder}", "unconverged")
 
 
@@ -64,12 +69,12 @@ def _attempts(options: CP2K, structure: Atoms) -> Iterator[tuple[_scf.Rung, byte
 
 def _found(folder: Path, code: int, structure: Atoms, threshold: float) -> Label | None:
     """The label of a run, None if its self-consistent field did not converge."""
-    failure = _output.complaint(folder, code)
+    failure = _failures.complaint(folder, code)
     if failure is not None and failure.reason != "unconverged":
         raise failure
     if failure is not None or not _output.converged((folder / "label.out").read_text(errors="replace"), threshold):
         return None
-    return _output.read(folder, len(structure), bool(structure.pbc.all())).label()
+    return _output.read(folder, len(structure), bool(structure.pbc.all()))
 
 
 def _centred(found: Label, structure: Atoms) -> Label:

@@ -49,6 +49,12 @@ class Section:
         """Take sections out."""
         self.sections = [section for section in self.sections if section.name not in names]
 
+    def drop_everywhere(self, name: str) -> None:
+        """Take sections out here and in all sections below."""
+        self.drop(name)
+        for section in self.sections:
+            section.drop_everywhere(name)
+
     def get(self, *names: str) -> str | None:
         """The value of the first keyword that has one of these names."""
         return next((value for name, value in self.keywords if name in names), None)

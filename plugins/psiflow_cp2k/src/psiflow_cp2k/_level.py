@@ -15,18 +15,18 @@ FUNCTIONALS = {
     "revpbe": ("", {"PBE": "REVPBE"}, "GTH-PBE", "revPBE"),
     "pbesol": ("", {"PBE": "PBESOL"}, "GTH-PBE", "PBEsol"),
     "blyp": ("BLYP", {}, "GTH-BLYP", "BLYP"),
-    "bp": ("BP", {}, "GTH-BP", "BP86"),
+    "bp": ("", {"GGA_X_B88": "", "GGA_C_P86": ""}, "GTH-BP", "BP86"),
     "lda": ("PADE", {}, "GTH-PADE", ""),
 }
-"""CP2K's name or the parametrization of its PBE, the potential made for it, its name in the tables of D3."""
+"""CP2K's name or the parts with their parametrization, the potential made for it, its name in the tables of D3.
+
+CP2K's own BP cannot have unpaired electrons, as free atoms do: libxc's parts can (0.8 meV apart for H2O).
+"""
 
 DISPERSIONS = {"d3bj": "DFTD3(BJ)", "d3": "DFTD3"}
 
-STRUCTURES_OWN = {
-    "FORCE_EVAL/SUBSYS": ("CELL", "COORD", "VELOCITY", "SHELL_COORD", "CORE_COORD"),
-    "FORCE_EVAL/PRINT": ("FORCES", "STRESS_TENSOR", "TOTAL_NUMBERS"),
-}
-"""Sections that are written anew for each structure."""
+STRUCTURES_OWN = ("CELL", "COORD", "VELOCITY", "SHELL_COORD", "CORE_COORD")
+"""Sections in `SUBSYS` that are written anew for each structure."""
 
 
 def as_read(given: str) -> str:
@@ -77,7 +77,9 @@ def _write_functional(options: CP2K, xc: Section) -> None:
     functional = xc.at("XC_FUNCTIONAL")
     functional.parameter = shortcut
     for name, parametrization in parametrized.items():
-        functional.at(name).set("PARAMETRIZATION", parametrization)
+        part = functional.at(name)
+        if parametrization:
+            part.set("PARAMETRIZATION", parametrization)
     if options.dispersion:
         xc.at("VDW_POTENTIAL").set("POTENTIAL_TYPE", "PAIR_POTENTIAL")
         pairs = xc.at("VDW_POTENTIAL/PAIR_POTENTIAL").set("TYPE", DISPERSIONS[options.dispersion])
@@ -92,8 +94,8 @@ def _content(path: Path) -> str:
 
 
 def _without_structure(root: Section) -> Section:
-    for path, names in STRUCTURES_OWN.items():
-        root.at(path).drop(*names)
+    root.drop_everywhere("PRINT")  # psiflow reads what is printed: a file, unit or switch of the user's would hide it
+    root.at("FORCE_EVAL/SUBSYS").drop(*STRUCTURES_OWN)
     topology = root.at("FORCE_EVAL/SUBSYS").find("TOPOLOGY")
     if topology is not None:
         topology.unset("COORD_FILE_NAME", "COORDINATE", "COORD_FILE_FORMAT", "COORDINATE_FORMAT")

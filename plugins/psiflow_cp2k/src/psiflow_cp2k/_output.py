@@ -1,24 +1,27 @@
-"""What CP2K says: energy, forces, stress, and what went wrong.
+"""What CP2K says: energy, forces, stress, each in the unit that stands beside it.
 
-The exit code alone does not tell: it is 0 for a self-consistent field that has not converged.
+Versions differ: the energy is headed `[a.u.]:` up to 2024 and `[hartree]` from 2025 on, where other lines begin alike
+(`gap`, `free energy`); forces are in `[a.u.]` or `[hartree/bohr]`, the stress in `[GPa]` or `[bar]`.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from ase.stress import full_3x3_to_voigt_6_stress
-from ase.units import Bohr, GPa, Hartree
+from ase.units import Bohr, GPa, Hartree, J, Rydberg, kcal, kJ, mol
 
 from psiflow_core.errors import ReferenceFailed
 from psiflow_core.structures import Array, Label
 
-ENERGY = re.compile(r"ENERGY\| Total FORCE_EVAL.*:\s+(\S+)")
-ENTROPY = re.compile(r"Electronic entropic energy:\s+(\S+)")
-"""−TS. [Eh]"""
+ENERGY = re.compile(
+    r"^ *ENERGY\| Total FORCE_EVAL \( *(?:QS|QUICKSTEP) *\) energy *[\[(](?P<unit>[^\])]*)[\])]:? +(?P<number>\S+) *$",
+    re.M,
+)
+"""The free energy E − TS of smeared occupations, which forces and stress are the gradient of."""
 STATUS = re.compile(
     r"(?P<yes>outer SCF loop converged|SCF run converged in)|(?P<no>outer SCF loop FAILED|SCF run NOT converged)"
 )
@@ -26,36 +29,19 @@ STEP = re.compile(r"^ +\d+ [A-Z].* [-+]?\d\.\d+E[-+]\d+$", re.MULTILINE)
 """A row of the table of the self-consistent field."""
 STEADY = 100.0
 """The most that the energy may change in the last step, over the threshold of the self-consistent field."""
-FORCE_UNITS = ("[a.u.]", "[hartree/bohr]")
-STRESS_UNITS = {"[GPa]": GPa, "[bar]": 1e-4 * GPa}
+FORCES = re.compile(r"^ *(?:ATOMIC FORCES in|FORCES\| Atomic forces) *\[(?P<unit>[^\]]*)\]", re.M)
+STRESS = re.compile(r"^ *(?:STRESS\| Analytical stress tensor|STRESS TENSOR) *\[(?P<unit>[^\]]*)\]", re.M)
+ENERGY_UNITS = {
+    "a.u.": Hartree, "hartree": Hartree, "ry": Rydberg, "ev": 1.0, "kev": 1e3, "kcalmol": kcal / mol, "kjmol": kJ / mol,
+    "jmol": 1e-3 * kJ / mol, "joule": J, "j": J,
+}  # fmt: skip
+FORCE_UNITS = {
+    "a.u.": Hartree / Bohr, "hartree/bohr": Hartree / Bohr, "hartree*bohr^-1": Hartree / Bohr, "ev/angstrom": 1.0,
+    "ev*angstrom^-1": 1.0,
+}  # fmt: skip
+STRESS_UNITS = {"gpa": GPa, "mpa": 1e-3 * GPa, "pa": 1e-9 * GPa, "kbar": 0.1 * GPa, "bar": 1e-4 * GPa}
+"""CP2K's names, in small letters, in ASE's units."""
 NUMBER = r"[-+]?\d+\.\d+(?:[EeDd][-+]?\d+)?"
-
-MEMORY = re.compile(
-    r"out of memory|cannot allocate|could not allocate|not enough memory|bad_alloc|allocation.*failed", re.I
-)
-WALL_TIME = re.compile(r"exceeded requested execution time|requested execution time exceeded", re.I)
-BAD_INPUT = re.compile(
-    r"not found|be opened|multiplicity|electrons|invalid|available|implemented|keyword|section|pars(e|ing)|input",
-    re.I,
-)
-
-
-@dataclass(frozen=True)
-class Result:
-    """One run that ended well."""
-
-    free_energy: float
-    """What forces and stress are the gradient of. [eV]"""
-    entropic: float
-    """−TS of smeared occupations, 0 without. [eV]"""
-    forces: Array
-    """Shape (atoms, 3). [eV/Å]"""
-    stress: Array | None
-    """[eV/Å³], ASE's sign and order"""
-
-    def label(self) -> Label:
-        """With the energy extrapolated to zero electronic temperature: the mean of the free and inner energies."""
-        return Label(self.free_energy - 0.5 * self.entropic, self.forces, self.stress)
 
 
 def converged(said: str, threshold: float) -> bool:
@@ -78,64 +64,41 @@ def progress(said: str) -> str:
     return f"{len(steps)} steps, the last: {' '.join(steps[-1].split())}" if steps else "no step"
 
 
-def read(folder: Path, atoms: int, periodic: bool) -> Result:
+def read(folder: Path, atoms: int, periodic: bool) -> Label:
     """The results of a run that ended well.
 
     Raises:
         ReferenceFailed: "engine", something is missing or in units that are not known.
     """
-    said = (folder / "label.out").read_text(errors="replace")
-    energies, entropies = ENERGY.findall(said), ENTROPY.findall(said)
-    if not energies:
-        raise ReferenceFailed(f"CP2K printed no energy; see {folder}")
-    return Result(
-        float(energies[-1]) * Hartree,
-        float(entropies[-1]) * Hartree if entropies else 0.0,
+    found = list(ENERGY.finditer((folder / "label.out").read_text(errors="replace")))
+    if not found:
+        raise ReferenceFailed(f"CP2K printed no energy of the form that psiflow knows; see {folder}")
+    unit, number = found[-1]["unit"], _number(found[-1]["number"])
+    return Label(
+        number * _factor(ENERGY_UNITS, unit, "energy"),
         _forces(_only(folder, "*forces*"), atoms),
         _stress(_only(folder, "*stress*")) if periodic else None,
     )
 
 
-def complaint(folder: Path, code: int) -> ReferenceFailed | None:
-    """What a run says went wrong, with the lines that matter; None if it ended well."""
-    said, errors = (_text(folder / name) for name in ("label.out", "label.err"))
-    everything = said + errors
-    lines = " ".join(_aborts(said)) or _last_lines(errors or said)
-    if WALL_TIME.search(said):
-        return ReferenceFailed(f"CP2K stopped at its own WALLTIME; see {folder}", "wall time")
-    if "PROGRAM ENDED" in said and code == 0 and not _aborts(said):
-        return None
-    if code in (-9, 137) or MEMORY.search(everything):
-        told = (
-            "was killed, as the system does where memory is short"
-            if code in (-9, 137)
-            else f"ran out of memory: {lines}"
+def _number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ReferenceFailed(f"CP2K printed {text!r} where the energy is expected")
+    return number
+
+
+def _factor(units: dict[str, float], unit: str, quantity: str) -> float:
+    """Of a unit, in ASE's units."""
+    factor = units.get(unit.strip().lower())
+    if factor is None:
+        raise ReferenceFailed(
+            f"CP2K's {quantity} is in the unit {unit!r}, which psiflow does not know (known: {', '.join(units)})"
         )
-        return ReferenceFailed(f"CP2K {told}; give the pool more; see {folder}", "memory")
-    if "SCF run NOT converged" in lines:  # later versions abort
-        return ReferenceFailed(f"the SCF did not converge: {progress(said)}; see {folder}", "unconverged")
-    reason = "bad input" if _aborts(said) and BAD_INPUT.search(lines) else "engine"
-    return ReferenceFailed(f"CP2K failed (exit code {code}): {lines}; see {folder}", reason)
-
-
-def is_refusal(folder: Path) -> bool:
-    """Whether CP2K ended itself, and told why."""
-    return bool(_aborts(_text(folder / "label.out")))
-
-
-def _text(file: Path) -> str:
-    return file.read_text(errors="replace") if file.is_file() else ""
-
-
-def _aborts(said: str) -> list[str]:
-    """What stands in the boxes that CP2K draws around the reason of an abort, beside the figure."""
-    boxes = re.findall(r"\*\n([^\n]*___[^\n]*\n.*?\[ABORT\].*?)\n \*{70,}", said, re.DOTALL)
-    return [" ".join(" ".join(line[11:79].strip(" *") for line in box.splitlines()).split()) for box in boxes]
-
-
-def _last_lines(said: str, count: int = 4) -> str:
-    lines = [line.strip() for line in said.splitlines() if line.strip(" -*")]
-    return " / ".join(lines[-count:]) or "it said nothing"
+    return factor
 
 
 def _only(folder: Path, pattern: str) -> str:
@@ -146,20 +109,22 @@ def _only(folder: Path, pattern: str) -> str:
 
 
 def _forces(said: str, atoms: int) -> Array:
-    if not any(unit in said for unit in FORCE_UNITS):
-        raise ReferenceFailed(f"CP2K's forces are in a unit that is not known: {said[:200]!r}")
+    head = FORCES.search(said)
     rows = re.findall(rf"^(?:\s*FORCES\|)?\s+\d+\s+(?:\d+\s+\w+\s+)?({NUMBER})\s+({NUMBER})\s+({NUMBER})", said, re.M)
+    if head is None:
+        raise ReferenceFailed(f"CP2K's forces cannot be read: {said[:200]!r}")
     if len(rows) != atoms:
         raise ReferenceFailed(f"CP2K printed forces of {len(rows)} atoms where there are {atoms}")
-    forces: Array = np.array(rows, float) * (Hartree / Bohr)
+    forces: Array = np.array(rows, float) * _factor(FORCE_UNITS, head["unit"], "force")
     return forces
 
 
 def _stress(said: str) -> Array:
     """CP2K prints −(1/V) dE/dε."""
-    unit = next((factor for name, factor in STRESS_UNITS.items() if name in said), None)
+    head = STRESS.search(said)
     rows = re.findall(rf"^(?:\s*STRESS\|)?\s+[xyzXYZ]\s+({NUMBER})\s+({NUMBER})\s+({NUMBER})", said, re.M)
-    if unit is None or len(rows) < 3:
+    if head is None or len(rows) < 3:
         raise ReferenceFailed(f"CP2K's stress cannot be read: {said[:200]!r}")
-    stress: Array = -unit * full_3x3_to_voigt_6_stress(np.array(rows[:3], float))  # eigenvectors follow
+    factor = _factor(STRESS_UNITS, head["unit"], "stress")
+    stress: Array = -factor * full_3x3_to_voigt_6_stress(np.array(rows[:3], float))  # eigenvectors follow
     return stress

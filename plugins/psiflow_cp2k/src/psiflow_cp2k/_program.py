@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,20 @@ PERIOD = 0.2
 SHARE = 0.95
 """Of the pool's memory: at more than this CP2K is ended here, before the pool's guard ends the whole worker."""
 GIB = 2**30
+HERE = "mpirun -n {ranks}"
+"""Starts ranks on this node, with any MPI."""
+SCHEDULERS = re.compile(
+    r"SLURM_|PBS_|LSB_|LSF_|PE_HOSTFILE$|COBALT_|FLUX_|PMI_|PMIX_|PALS_|PRTE_(?!MCA)|OMPI_(?!MCA_|ALLOW_)|HYDRA_|MPI_LOCAL"
+)
+"""By what Open MPI, MPICH and Intel MPI know that they are in an allocation, or are ranks of another program."""
+OPEN_MPI = {
+    # It binds the ranks of every job to the first cores, so that the jobs of two workers would share them,
+    "OMPI_MCA_hwloc_base_binding_policy": "none",
+    "PRTE_MCA_hwloc_default_binding_policy": "none",
+    # and counts whole cores, where a pool may count their threads. The second line of each is for Open MPI 5.
+    "OMPI_MCA_rmaps_base_oversubscribe": "1",
+    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+}
 
 
 def run(options: CP2K, folder: Path, resources: Resources, deadline: float | None = None) -> int:
@@ -63,17 +78,29 @@ def run(options: CP2K, folder: Path, resources: Resources, deadline: float | Non
 def words(options: CP2K, cores: int) -> list[str]:
     """The command line: `before` in a shell where there is such, then `launch` where there are ranks, `command`."""
     ranks = max(1, cores // options.threads)
-    launch = shlex.split(options.launch.format(ranks=ranks, threads=options.threads)) if ranks > 1 else []
+    told = HERE if options.launch is None else options.launch
+    launch = shlex.split(told.format(ranks=ranks, threads=options.threads)) if ranks > 1 else []
     command = [*launch, *shlex.split(options.command), "-i", "label.inp", "-o", "label.out"]
+    if ranks == 1 or options.launch is None:
+        command = [*_hiding(os.environ), *command]
     return ["bash", "-c", f"{options.before}\nexec {shlex.join(command)}"] if options.before else command
+
+
+def _hiding(environment: Mapping[str, str]) -> list[str]:
+    """Words that start a program without the scheduler's variables; none where there are none.
+
+    The pool has given this worker its cores on this node. MPI that sees the scheduler counts in tasks instead, of
+    which a block is given one a node: `mpirun -n 2` refuses to start, or starts the second rank on another worker's
+    node; a single rank, in a step of `srun`, looks for the scheduler's process manager and aborts.
+    """
+    names = sorted(name for name in environment if SCHEDULERS.match(name))
+    return ["env", *(word for name in names for word in ("-u", name))] if names else []
 
 
 def _environment(options: CP2K) -> dict[str, str]:
     threads = {"OMP_NUM_THREADS": str(options.threads), "OPENBLAS_NUM_THREADS": "1"}
-    # Open MPI binds the ranks of every job to the first cores, so that the jobs of two workers would share them.
-    unbound = {"OMPI_MCA_hwloc_base_binding_policy": "none", "PRTE_MCA_hwloc_default_binding_policy": "none"}
     data = {"CP2K_DATA_DIR": options.data} if options.data else {}
-    return {**os.environ, **threads, **unbound, **data}
+    return {**os.environ, **threads, **OPEN_MPI, **data}
 
 
 def _watch(process: subprocess.Popen[bytes], folder: Path, memory: float | None, deadline: float | None) -> int:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 PROJECT = "label"
 """What the files of CP2K begin with."""
 UNRESTRICTED = ("UKS", "UNRESTRICTED_KOHN_SHAM", "LSD", "SPIN_POLARIZED")
+TIGHT_BINDING = ("XTB", "DFTB")
 SOLVERS = ("POISSON_SOLVER", "POISSON", "PSOLVER")
 
 
@@ -33,6 +34,7 @@ def described(options: CP2K, atoms: Atoms) -> Section:
     if atoms.pbc.all():
         force_eval.at("PRINT/STRESS_TENSOR").set("FILENAME", "stress")
     _surround(force_eval, atoms)
+    _sum_charges(force_eval.at("DFT"), atoms)
     _place(options, force_eval.at("SUBSYS"), atoms)
     _occupy(force_eval.at("DFT"), atoms)
     return root
@@ -78,6 +80,24 @@ def _surround(force_eval: Section, atoms: Atoms) -> None:
     if (poisson.get("PERIODIC") or "XYZ").upper() != "NONE":
         force_eval.at("DFT").drop("POISSON")
         force_eval.at("DFT/POISSON").set("PERIODIC", "NONE").set("POISSON_SOLVER", "WAVELET", *SOLVERS)
+
+
+def _sum_charges(dft: Section, atoms: Atoms) -> None:
+    """Atomic charges of tight binding are summed by Ewald where the structure is periodic, and only there.
+
+    Ewald sums need a Poisson solver with periods: CP2K crashes with any other. Charges that are not so summed see no
+    far image. From 2026 on CP2K does this by itself.
+    """
+    qs = dft.find("QS")
+    if qs is None:
+        return
+    for name, keyword in {"XTB": "DO_EWALD", "DFTB": "DO_EWALD", "SE": "PERIODIC"}.items():
+        section = qs.find(name)
+        if section is not None and not atoms.pbc.all():
+            section.unset(keyword)
+    method = (qs.get("METHOD") or "").upper()
+    if atoms.pbc.all() and method in TIGHT_BINDING and qs.at(method).get("DO_EWALD") is None:
+        qs.at(method).set("DO_EWALD", "T")
 
 
 def _place(options: CP2K, subsys: Section, atoms: Atoms) -> None:

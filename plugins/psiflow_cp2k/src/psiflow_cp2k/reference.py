@@ -25,7 +25,8 @@ class CP2K(Reference):
     The level is given by name (`functional`, `basis`, `cutoff`, …) or as a section of CP2K's own input
     (`force_eval`). What belongs to the structure is psiflow's to write, and taken out of a given section: cell,
     coordinates, charge and multiplicity (``info["charge"]``, ``info["spin"]``), spin polarization where the
-    multiplicity is not 1 or atoms have initial magnetic moments, and the boundary conditions of electrostatics.
+    multiplicity is not 1 or atoms have initial magnetic moments, the boundary conditions of electrostatics, and what
+    is printed.
 
     Crystals and liquids (periodic in all directions) have a stress. Molecules and isolated atoms are put in the
     middle of a cubic box without periodicity. Slabs and wires: use a periodic cell with vacuum.
@@ -34,8 +35,8 @@ class CP2K(Reference):
     see `cutoff`. The net force of a molecule, which the grid makes, is taken off all its atoms alike: what is left
     is the gradient of the energy of the molecule in the middle of its box.
 
-    Metals: with `smearing` the energy is the one extrapolated to zero electronic temperature, E − TS/2 of the
-    free energy E − TS that CP2K minimizes; forces and stress are the gradient of the free energy.
+    Metals: with `smearing` the energy is the free energy E − TS that CP2K minimizes, whose gradient forces and stress
+    are.
     """
 
     name: ClassVar[str] = "cp2k"
@@ -83,8 +84,10 @@ class CP2K(Reference):
     the same atoms, each within 0.5 Å. Changes a label by less than `eps_scf` does: 0.005 meV/Å at 1e-6."""
     command: str = Field("cp2k.psmp", min_length=1)
     """The words that start CP2K: a program, a path, `apptainer exec cp2k.sif cp2k.psmp`."""
-    launch: str = "mpirun -n {ranks}"
-    """The words before `command` where there is more than one rank."""
+    launch: str | None = None
+    """The words before `command` where there is more than one rank: `srun --overlap -n {ranks}`. None is
+    `mpirun -n {ranks}` on the worker's own node, with as many ranks as the pool has cores, whatever number of tasks
+    a scheduler has granted: CP2K does not see the scheduler's variables then."""
     before: str | None = None
     """Shell commands that are run first: `module load CP2K/2024.1`."""
     data: str | None = None
@@ -110,9 +113,9 @@ class CP2K(Reference):
 
     @field_validator("launch")
     @classmethod
-    def _fillable(cls, given: str) -> str:
+    def _fillable(cls, given: str | None) -> str | None:
         try:
-            given.format(ranks=1, threads=1)
+            (given or "").format(ranks=1, threads=1)
         except (KeyError, IndexError, ValueError) as error:
             raise ValueError(f"only {{ranks}} and {{threads}} can stand in braces ({error!r})") from None
         return given

@@ -10,6 +10,7 @@ from ase import Atoms
 from psiflow_core.components import Monitor, SamplingTask, Segment, Walker
 from psiflow_core.errors import PsiflowError
 from psiflow_core.structures import Array
+from psiflow_openmm_sampler import _state
 from psiflow_openmm_sampler._engine import Engine
 from psiflow_openmm_sampler._observer import Observer
 from psiflow_openmm_sampler._surface import EnergySurface
@@ -33,7 +34,9 @@ def run(sampler: OpenMM, walker: Walker, forces: Calculator, task: SamplingTask,
 
     Raises:
         NoWayDown: L-BFGS gave up before its first step, so that a next segment would come no further either.
+        StructureError: the walker's state is another sampler's.
     """
+    _state.check(walker.state)
     descent = _Descent(sampler, walker, forces, task, monitor)
     if descent.converged():
         descent.stay()

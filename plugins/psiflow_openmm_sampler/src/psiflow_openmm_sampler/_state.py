@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from ase import Atoms
 
+from psiflow_core.errors import StructureError
 from psiflow_core.structures import Plain, canonical
 
 FORMAT = b"psiflow-openmm-2\n"
@@ -29,12 +30,22 @@ def pack(state: State, owner: str) -> bytes:
     return FORMAT + header + b"\n" + state.checkpoint
 
 
+def check(packed: bytes | None) -> None:
+    """Refuse what another sampler wrote; raises `StructureError`."""
+    if packed is not None and not packed.startswith(FORMAT):
+        raise StructureError("the walker's state is not of sampler 'openmm'; start it anew, without a state")
+
+
 def unpack(packed: bytes | None, owner: str) -> State | None:
-    """The state, or None if there is none or it belongs to somebody else.
+    """The state, or None if there is none, or it belongs to another structure, other options or another OpenMM.
 
     OpenMM loads the checkpoint of another system without a complaint, hence the owner.
+
+    Raises:
+        StructureError: another sampler wrote it.
     """
-    if packed is None or not packed.startswith(FORMAT):
+    check(packed)
+    if packed is None:
         return None
     header, _, checkpoint = packed.removeprefix(FORMAT).partition(b"\n")
     said: dict[str, Any] = json.loads(header)
