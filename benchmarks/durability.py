@@ -86,9 +86,9 @@ def without_results(path: Path, plain: Any, durable: bool = False) -> None:
         files.write_sealed(path, plain)
 
 
-def unsynchronised(journal: Journal, path: Path, write: bool = False) -> None:
+def unsynchronised(journal: Journal, path: Path, **how: Any) -> None:
     """Open a journal that is not written to the disk at once."""
-    open_journal(journal, path, write)
+    open_journal(journal, path, **how)
     journal.settle = lambda now=False: None  # type: ignore[method-assign]
 
 

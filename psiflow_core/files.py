@@ -114,8 +114,8 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise CampaignError(
-            f"cannot write into {folder}: {error.strerror}; what is there is kept. Mend that, or copy the campaign and "
-            "go on with the copy"
+            f"cannot write into {folder}: {error.strerror}; what is there is kept. Mend that and run the same again, "
+            "or copy the campaign and go on with the copy"
         ) from error
 
 

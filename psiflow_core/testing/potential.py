@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -269,6 +271,12 @@ class PotentialContract(WorkContract):
         for _ in range(5):
             said = [one[0].energy for one in together(works)]
             assert said == pytest.approx(alone, abs=self.energy_tolerance)
+
+    def test_its_calculator_can_be_copied_and_pickled(self, predictor: Predictor, unseen: list[Atoms]) -> None:
+        for atoms in unseen:
+            atoms.calc = predictor.calculator()
+            for other in (copy.deepcopy(atoms), pickle.loads(pickle.dumps(atoms))):
+                assert other.get_forces() == pytest.approx(atoms.get_forces(), abs=self.force_tolerance)
 
     def test_the_charge_matters_or_is_refused(self, task: TrainingTask, tmp_path: Path) -> None:
         """Of one composition with two charges, that is; a network that sees atoms alone would learn the mean."""

@@ -23,6 +23,7 @@ from psiflow_core.bias.contract import Memory
 from psiflow_core.components import LabelTask
 from psiflow_core.context import Context
 from psiflow_core.errors import CampaignError, WrongAnswer
+from psiflow_core.files import write_sealed
 from psiflow_core.learning.dispatch import Dispatch
 from psiflow_core.learning.records import read_campaign
 from psiflow_core.models import Member, ModelFile, TrainedPotential
@@ -57,9 +58,7 @@ def trained(folder: Path, **how: str) -> Plain:
         assert "value" in perform("label", {**asked, "folder": str(folder / "label")})
         files.append(str(label_file(folder, reference, structure)))
     manifest = folder / "manifest.json"
-    manifest.write_text(
-        f'{{"training": {files!r}, "validation": [], "atomic_energies": {{"H": -1, "O": -8}}}}'.replace("'", '"')
-    )
+    write_sealed(manifest, {"training": files, "validation": [], "atomic_energies": {"H": -1, "O": -8}})
     potential = psiflow.potential("faithless", **how)
     asked = {"potential": potential.to_plain(), "parent": None, "seed": 1, "steps": None, "manifest": str(manifest)}
     return perform("train", {**asked, "weights": str(folder / "models"), "folder": str(folder / "train")})

@@ -148,7 +148,7 @@ def test_given_labels_stay_the_campaigns_own(workers: Context, tmp_path: Path) -
     [
         ([labelled(float("nan"))], (), "not finite"),
         ([labelled(1.0, forces=np.full((3, 3), np.inf))], (), "not finite"),
-        ([labelled(1.0), labelled(2.0)], (), "another label of the same structure"),
+        ([labelled(1.0), labelled(2.0)], (), "is the same structure with other energy"),
         ([labelled(1.0)], [labelled(1.0)], "test structure 0 is in the data too"),
     ],
 )

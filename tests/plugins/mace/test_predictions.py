@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -157,9 +155,3 @@ def test_threads_that_share_a_model_see_their_own_neighbours(predictor: Predicto
 
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(wrong, range(2))) == [0, 0]
-
-
-def test_the_calculator_can_be_copied_and_reaches_other_processes(predictor: Predictor, structure: Atoms) -> None:
-    structure.calc = predictor.calculator()
-    for other in (copy.deepcopy(structure), pickle.loads(pickle.dumps(structure))):
-        np.testing.assert_array_equal(other.get_forces(), structure.get_forces())

@@ -275,6 +275,8 @@ class Watched(ToyPredictor):
         self.current: Sequence[Atoms] = []
         if fault == "cutoff 0":
             self.cutoff = 0.0
+        if fault == "stays":
+            self.lock = threading.Lock()  # which cannot be pickled
 
     def predict(self, structures: Sequence[Atoms]) -> list[Prediction]:
         return getattr(self, f"_{self.fault.replace(' ', '_')}")(structures)
@@ -287,7 +289,7 @@ class Watched(ToyPredictor):
     def _cutoff_0(self, structures: Sequence[Atoms]) -> list[Prediction]:
         return super().predict(structures)
 
-    _no_features = _cutoff_0
+    _no_features = _stays = _cutoff_0
 
     def _wraps(self, structures: Sequence[Atoms]) -> list[Prediction]:
         for atoms in structures:

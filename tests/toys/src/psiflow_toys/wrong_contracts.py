@@ -57,6 +57,7 @@ _add(PotentialContract, wrong.ChangesTrainingSet, "test_training_changes_no_stru
 for _fault, *_checks in (
     ("cutoff 0", "test_nothing_is_seen_beyond_the_cutoff"),
     ("no features",),
+    ("stays", "test_its_calculator_can_be_copied_and_pickled"),
     ("wraps", "test_predicting_changes_no_structure"),
     ("other order", "test_a_batch_says_what_single_predictions_say"),
     ("averages", "test_a_batch_says_what_single_predictions_say"),
