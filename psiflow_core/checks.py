@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -36,9 +37,14 @@ def check(structures: Sequence[Atoms], where: str = "structure", labelled: bool 
     if not structures:
         raise StructureError(f"{where}: there is no structure in it")
     for number, atoms in enumerate(structures):
-        problem = _problem(atoms) or _problem_of_motion(atoms) or electronic_problem(atoms, labelled) or _overlap(atoms)
+        problem = problem_of(atoms, labelled)
         if problem:
             raise StructureError(f"{where} {number} ({atoms.get_chemical_formula()}): {problem}")
+
+
+def problem_of(atoms: Atoms, labelled: bool = False) -> str | None:
+    """Why nothing should be computed for a structure, as `check` says it."""
+    return _problem(atoms) or _problem_of_motion(atoms) or electronic_problem(atoms, labelled) or _overlap(atoms)
 
 
 def closest_pair(atoms: Atoms, cutoff: float) -> tuple[float, int, int] | None:
@@ -101,13 +107,18 @@ def _problem(atoms: Atoms) -> str | None:
         return f"atom {strange[0]} is of no element (atomic number {atoms.numbers[strange[0]]}); name its element"
     if atoms.pbc.any() and not _spans(atoms):
         return "it is periodic but its cell vectors are missing or dependent"
-    if atoms.constraints:
+    if any(map(_holds, atoms.constraints)):
         kinds = ", ".join(sorted({type(constraint).__name__ for constraint in atoms.constraints}))
         return f"it has constraints ({kinds}), which are not kept; remove them: atoms.set_constraint()"
     for name, what in ((MOMENTS, "magnetic moments"), (CHARGES, "charges")):
         if not np.isfinite(atoms.arrays.get(name, 0.0)).all():
             return f"its initial {what} are not finite (NaN or infinity)"
     return None
+
+
+def _holds(constraint: Any) -> bool:
+    """Whether a constraint is of any atom: some of ASE's readers give empty ones."""
+    return len(constraint.get_indices()) > 0 if hasattr(constraint, "get_indices") else True
 
 
 def _problem_of_motion(atoms: Atoms) -> str | None:

@@ -68,6 +68,9 @@ UNCLEAR = {
     "numunpaired": "write info['spin'], the unpaired electrons plus 1",
     "nunpaired": "write info['spin'], the unpaired electrons plus 1",
     "2s": "write info['spin'] = 2S + 1",
+    "2s1": "write info['spin'] = 2S + 1",
+    "nalpha": "write info['spin'], the unpaired electrons plus 1",
+    "nbeta": "write info['spin'], the unpaired electrons plus 1",
     "totalmagnetization": "write info['spin'], the moment in μB plus 1",
     "totmagnetization": "write info['spin'], the moment in μB plus 1",
     "totalmagneticmoment": "write info['spin'], the moment in μB plus 1",
@@ -80,6 +83,12 @@ UNCLEAR = {
     "spins": "write atoms.set_initial_magnetic_moments(…)",
 }
 """Names that different programs give different meanings, or that say it in other units, and the way out."""
+
+ALLUDES = re.compile(r"charge|^chg|chg$|spin|multiplicit|magneti[sz]ation|magmom|magneticmoment|electrons|unpaired")
+"""What is in every other name of the charge, the spin or the number of electrons, as in `charge_state`, `mol_spin`."""
+
+SETTINGS = {"nspin", "ispin"}
+"""Spin channels of a calculation: no multiplicity."""
 
 
 def charge_of(atoms: Atoms) -> int:
@@ -158,7 +167,7 @@ def electronic_problem(atoms: Atoms, labelled: bool = False) -> str | None:
             f"{count} electrons cannot have spin multiplicity {spin}, but {kind} up to {count + 1}; "
             "set info['spin'] (2S+1) and info['charge']"
         )
-    return None
+    return _found_otherwise(atoms)
 
 
 def _settled(atoms: Atoms, quantity: Quantity) -> int:
@@ -222,10 +231,55 @@ def _unclear(atoms: Atoms) -> str | None:
     for place, content in (("info", atoms.info), ("arrays", atoms.arrays)):
         for name, value in content.items():
             known = name in (CHARGES, MOMENTS) and place == "arrays"
-            if _letters(name) in UNCLEAR and not known and not _is_zero(value):
-                return (
-                    f"{place}['{name}'] may decide its label; {UNCLEAR[_letters(name)]}, and remove it: it is not read"
-                )
+            way = _way_out(_letters(name), value)
+            if way and not known and not _is_zero(value) and not _agrees(atoms, _letters(name), value):
+                return f"{place}['{name}'] may decide its label; {way}, and remove it: it is not read"
+    return None
+
+
+def _way_out(letters: str, value: Any) -> str | None:
+    """What to write instead of a number that may be charge or spin; None if it is neither."""
+    if letters in UNCLEAR:
+        return UNCLEAR[letters]
+    number = np.asarray(value)
+    whole = number.size == 1 and number.dtype.kind in "iuf" and float(number.reshape(())).is_integer()
+    if not whole or letters in CHARGE.names | SPIN.names | SETTINGS or not ALLUDES.search(letters):
+        return None
+    return "write info['charge'] if it is the charge, info['spin'] (2S+1) if it tells the spin"
+
+
+def _agrees(atoms: Atoms, letters: str, value: Any) -> bool:
+    """Whether it says once more what is known of the structure."""
+    if np.size(value) != 1 or np.asarray(value).dtype.kind not in "iuf":
+        return False
+    if "unpaired" in letters or "magn" in letters or "magmom" in letters or letters == "uhf":
+        known = spin_of(atoms) - 1
+    elif "spin" in letters or "multiplicit" in letters or letters == "2s1":
+        known = spin_of(atoms)
+    elif letters.startswith(("nelec", "numelec", "electrons", "numberofelec")):
+        known = int(atoms.numbers.sum()) - charge_of(atoms)
+    else:
+        known = charge_of(atoms)
+    return bool(np.all(np.asarray(value) == known)) and letters not in ("q", "nalpha", "nbeta")
+
+
+def _found_otherwise(atoms: Atoms) -> str | None:
+    """What the structure's own calculation found, if it was of another charge or, for a molecule, of another spin."""
+    results = getattr(atoms.calc, "results", {})
+    charge = charge_of(atoms)
+    found = float(np.sum(results.get("charges", charge)))
+    if np.isfinite(found) and abs(found - round(found)) < NEARLY and round(found) != charge:
+        return (
+            f"its charge is {charge}, and the charges that its calculation found add up to {found:.2f}; "
+            "set info['charge'], or remove them"
+        )
+    unpaired = spin_of(atoms) - 1
+    moment = float(np.linalg.norm(np.asarray(results.get("magmom", unpaired), float)))
+    if not atoms.pbc.any() and abs(moment - unpaired) >= 0.5:
+        return (
+            f"its spin multiplicity is {unpaired + 1}, and its calculation found a magnetic moment of {moment:.2f} μB; "
+            "set info['spin'] (2S+1)"
+        )
     return None
 
 

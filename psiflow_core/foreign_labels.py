@@ -31,7 +31,7 @@ SAME_STRESS = 1e-4
 
 WORDS = {
     "energy": {"energy", "energies", "etot", "toten", "e"},
-    "forces": {"force", "forces", "gradient", "gradients", "grad"},
+    "forces": {"force", "forces", "gradient", "gradients", "grad"},  # a gradient is minus the forces
     "stress": {"stress", "stresses"},
     "virial": {"virial", "virials"},
 }
@@ -49,6 +49,9 @@ OTHER_QUANTITIES = {
 
 NO_FORCE = np.zeros((1, 3))
 """On one atom, free or in a crystal of its images: data sets give the energy alone. [eV/Å]"""
+
+GRADIENT = {"gradient", "gradients", "grad"}
+"""Words that say that it points uphill: minus the forces."""
 
 OWN = "psiflow_"
 """How the names begin of what psiflow says of a structure."""
@@ -84,7 +87,7 @@ def read_labelled(
     Args:
         path: a file that ASE reads.
         energy: the total energy, such as "REF_energy". [eV]
-        forces: minus its gradient, shape (atoms, 3). [eV/Å]
+        forces: minus its gradient, shape (atoms, 3); a name that says gradient is refused. [eV/Å]
         stress: shape (6,) in Voigt order xx, yy, zz, yz, xz, xy, or (3, 3), or (9,). [eV/Å³]
         virial: instead of the stress; stress = -virial/volume. The same shapes. [eV]
 
@@ -151,15 +154,14 @@ def _only(atoms: Atoms) -> Label:
 
 def _known_stress(atoms: Atoms, given: Any) -> Array | None:
     """The stress under ASE's name, or from the virial, if nothing else says another one."""
-    periodic = bool(atoms.pbc.all()) and atoms.cell.rank == 3
     stress = None if given is None else _voigt(given, "stress")
-    if not periodic:
-        if stress is not None and not atoms.pbc.any() and stress.any():
+    if not atoms.pbc.any():
+        if stress is not None and stress.any():
             raise StructureError("it has a stress and is not periodic; set its pbc, or remove the stress")
-        return stress if atoms.pbc.any() else None
+        return None
     found = {name: _voigt(value, name) for name, value in _alike(atoms, "stress").items()}
     for name, value in _alike(atoms, "virial").items():
-        found[name] = -_voigt(value, name) / atoms.get_volume()
+        found[name] = -_voigt(value, name) / _volume(atoms)
     if stress is None:
         plain = [name for name in found if name.lower() in WORDS["virial"]]
         stress = found[plain[0]] if plain else None
@@ -187,7 +189,7 @@ def _chosen(atoms: Atoms, names: Names) -> Label:
         return Label(energy, forces, _voigt(numbers[names.stress], names.stress))
     if names.virial:
         return Label(energy, forces, -_voigt(numbers[names.virial], names.virial) / _volume(atoms))
-    if atoms.pbc.all():
+    if atoms.pbc.any():
         _refuse_forgotten(atoms, names.energy)
     return Label(energy, forces)
 
@@ -207,7 +209,7 @@ def _numbers(atoms: Atoms) -> dict[str, Any]:
 
 
 def _alike(atoms: Atoms, kind: str) -> dict[str, Any]:
-    """What may be another energy, other forces, another stress or virial of the structure."""
+    """What may be another energy, other forces, another stress or virial of the structure; a gradient with its sign."""
     found = {}
     for name, value in {**atoms.arrays, **atoms.info}.items():
         if str(name).startswith(OWN) or isinstance(value, bool | str):
@@ -216,7 +218,8 @@ def _alike(atoms: Atoms, kind: str) -> dict[str, Any]:
         words = set(_words(str(name)))
         fits = {"energy": array.size == 1, "forces": array.shape == (len(atoms), 3)}.get(kind, array.size in (6, 9))
         if array.dtype.kind in "iuf" and fits and words & WORDS[kind] and not words & OTHER_QUANTITIES:
-            found[str(name)] = array.reshape(()).astype(float) if kind == "energy" else array.astype(float)
+            sign = -1.0 if words & GRADIENT else 1.0
+            found[str(name)] = sign * (array.reshape(()) if kind == "energy" else array).astype(float)
     return found
 
 
@@ -247,11 +250,14 @@ def _there(atoms: Atoms) -> str:
 def _unlabelled(atoms: Atoms) -> str:
     if _is_stale(atoms):
         return "it has no label: it was moved or changed after it was computed; compute it anew, or leave it out"
-    forces = [_level(name) for name in _alike(atoms, "forces")]
-    energies = [*_alike(atoms, "energy"), *({"energy"} & set(results_of(atoms)))]
+    plain = {"energy", "forces"} & set(results_of(atoms))
+    forces = [_level(name) for name in (*_alike(atoms, "forces"), *(plain - {"energy"}))]
+    energies = [*_alike(atoms, "energy"), *(plain - {"forces"})]
     energies = [name for name in energies if _level(name) in forces]
-    way = f"; if they are the label: {_way(atoms, energies[0])}" if energies else ""
-    return f"it has no label: energy and forces are needed, and {_there(atoms)}{way}"
+    some = bool(energies or forces or _alike(atoms, "energy"))
+    way = _way(atoms, energies[0]) if energies else "psiflow.read_labelled(path, energy=…, forces=…)"
+    choose = f"; if they are the label: {way}" if energies else f"; choose by name: {way}" if some else ""
+    return f"it has no label: energy and forces are needed, and {_there(atoms)}{choose}"
 
 
 def _is_stale(atoms: Atoms) -> bool:
@@ -267,6 +273,11 @@ def _energy(value: Any, name: str) -> float:
 
 def _forces(value: Any, atoms: Atoms, name: str) -> Array:
     array = np.asarray(value)
+    if GRADIENT & set(_words(name)):
+        raise StructureError(
+            f"{name} is a gradient by its name, and forces are minus the gradient; write them: "
+            f"atoms.arrays['{name.lower().replace('gradient', 'force')}'] = -atoms.arrays['{name}']"
+        )
     if array.shape != (len(atoms), 3) or array.dtype.kind not in "iuf":
         raise StructureError(f"{name} has shape {array.shape}, and forces have ({len(atoms)}, 3) [eV/Å]")
     return array.astype(float)
@@ -286,8 +297,11 @@ def _voigt(value: Any, name: str) -> Array:
 
 
 def _volume(atoms: Atoms) -> float:
-    if not (atoms.pbc.all() and atoms.cell.rank == 3):
-        raise StructureError("it has a virial, and no volume: it is not periodic in three directions")
+    """Of a slab, the vacuum in its cell counts, as in ASE's stress."""
+    if not atoms.pbc.any() or atoms.cell.rank < 3:
+        raise StructureError(
+            "it has a virial, and no volume: it is not periodic, or has no cell; set pbc and cell, or remove it"
+        )
     return float(atoms.get_volume())
 
 

@@ -20,7 +20,7 @@ from ase.calculators.calculator import all_properties
 from ase.data import chemical_symbols
 from ase.stress import voigt_6_to_full_3x3_stress
 
-from psiflow_core.checks import check
+from psiflow_core.checks import problem_of
 from psiflow_core.components import Spec
 from psiflow_core.errors import CampaignError, LabelCorrupt, StructureError
 from psiflow_core.files import write_atomically
@@ -313,7 +313,9 @@ def _foreign(atoms: Atoms, where: str, reference: Spec, names: Names | None) -> 
     It is found by charge and spin, so that these have to be right, as those of a structure that is to be labelled.
     """
     atoms.info = {name: value for name, value in atoms.info.items() if not name.startswith(OWN)}
-    check([atoms], where)
+    problem = problem_of(atoms)
+    if problem:
+        raise StructureError(f"{where} ({atoms.get_chemical_formula()}): {problem}")
     alone = labelled(atoms, where, names)
     if not trustworthy(label_of(alone), alone):
         raise StructureError(f"{where}: its energy, forces or stress are not finite, or not of its shape")

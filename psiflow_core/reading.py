@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from ase import Atoms
@@ -20,7 +22,11 @@ CELLS = {"lattice", "cell", "unitcell", "box", "latticevectors", "cellvectors", 
 OTHER_UNITS = re.compile(r"(?i)(?<![a-z])(bohrs?|hartrees?)(?![a-z])|atomic_?units?")
 """Lengths and energies that are not in Å and eV."""
 
-XYZ = (".xyz", ".extxyz")
+XYZ = ("xyz", "extxyz")
+
+DATABASES = ("db", "json")
+
+MISNAMED = "name its format: ase.io.write('start.xyz', ase.io.read(path, index=':', format=…)), and give start.xyz"
 
 TOLD = {
     "gaussian-in": re.compile(r"^\s*(?P<charge>-?\d+)[ ,]+(?P<spin>\d+)\s*$", re.MULTILINE),
@@ -45,22 +51,27 @@ def read(path: str | Path) -> list[Atoms]:
             that decides what the structures are would be lost.
     """
     import ase.io
+    from ase.io.formats import filetype
 
     file, selection = _selected(path)
-    if file.is_file() and file.suffix in XYZ:
-        _refuse_blank_line(file)
     try:
+        known = filetype(str(file))
+        if known in XYZ:
+            _refuse_blank_line(file)
         found = ase.io.read(file, index=selection, do_not_split_by_at_sign=True)
+    except StructureError:
+        raise
     except Exception as error:  # ASE's readers raise whatever their parser met
         raise StructureError(_unreadable(file, error)) from None
     structures = [found] if isinstance(found, Atoms) else list(found)
     if not structures:
-        raise StructureError(f"{path} holds no structure")
+        raise StructureError(f"{path} holds no structure, read as {known}; if it is of another format, {MISNAMED}")
+    if known in DATABASES:
+        _add_columns(file, selection, structures)
     for number, atoms in enumerate(structures):
         for lost in _lost(atoms):
             raise StructureError(f"{path} {number} ({atoms.get_chemical_formula()}): {lost}")
-    if file.suffix not in XYZ:
-        _look_into(file, structures)
+    _look_into(file, known, structures)
     return structures
 
 
@@ -84,6 +95,9 @@ def _unreadable(path: Path, error: Exception) -> str:
         return f"cannot read structures from {path.absolute()}: there is no such file; check the path"
     if path.is_dir():
         return f"cannot read structures from {path.absolute()}: it is a folder; give a file in it, or a list of files"
+    special = re.search(r"Got info item (\w+), expecting special 3x3 matrix", str(error))
+    if special:
+        return f"{path.absolute()}: {special[1]} has not nine numbers, as extended XYZ wants; write xx xy xz yx … zz"
     said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return f"cannot read structures from {path.absolute()} ({said}); give a file that ase.io.read reads, such as .xyz"
 
@@ -125,7 +139,7 @@ def _site(atoms: Atoms, kind: int) -> str:
 
 def _refuse_blank_line(file: Path) -> None:
     """ASE ends at a blank line in the place of a number of atoms, and says nothing of what follows."""
-    with file.open(errors="replace") as lines:
+    with _opened(file) as lines:
         number, left, blank = 0, 0, 0
         for number, line in enumerate(lines, 1):
             if blank and line.strip():
@@ -140,19 +154,46 @@ def _refuse_blank_line(file: Path) -> None:
                 left = _atoms_announced(line) + 1
 
 
+def _opened(file: Path) -> IO[str]:
+    """A text file, compressed or not, as ASE opens it."""
+    from ase.io.formats import open_with_compression
+
+    return io.TextIOWrapper(open_with_compression(str(file), "rb"), errors="replace")
+
+
+def _add_columns(file: Path, selection: Selection, structures: Sequence[Atoms]) -> None:
+    """Numbers that an ASE database holds beside a structure, which `ase.io.read` leaves there."""
+    import ase.db
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        rows = list(ase.db.connect(file).select())
+    rows = rows[selection] if isinstance(selection, slice) else [rows[selection]]
+    for atoms, row in zip(structures, rows, strict=True):
+        beside = {**row.data, **row.key_value_pairs}
+        for name in beside:
+            value = vars(row).get(
+                name, beside[name]
+            )  # a row's own `charge` is the sum of initial charges, and hides it
+            array = np.asarray(value)
+            if array.shape[:1] == (len(atoms),) and array.ndim == 2 and array.dtype.kind in "iuf":
+                atoms.arrays.setdefault(name, array)
+            else:
+                atoms.info.setdefault(name, value)
+
+
 def _atoms_announced(line: str) -> int:
     return int(line) if line.strip().isdecimal() else 0  # what is no number is the reader's to refuse
 
 
-def _look_into(file: Path, structures: Sequence[Atoms]) -> None:
-    """What stands in a file, and has not come with its structures."""
-    from ase.io.formats import filetype
-
-    known = filetype(str(file))
-    if known not in (*TOLD, *MOLFILES, "lammps-dump-text"):
+def _look_into(file: Path, known: str, structures: Sequence[Atoms]) -> None:
+    """What stands in a file of a known format, and has not come with its structures."""
+    if known not in (*TOLD, *MOLFILES, "lammps-dump-text", "proteindatabank"):
         return
-    text = file.read_text(errors="replace")
-    if known == "lammps-dump-text":
+    with _opened(file) as stream:
+        text = stream.read()
+    if known == "proteindatabank":
+        _tell(file, structures, [{"charge": total} for total in _pdb_charges(text)])
+    elif known == "lammps-dump-text":
         _refuse_types(file, text, structures)
     elif known in TOLD:
         _tell(file, structures, [found.groupdict() for found in TOLD[known].finditer(text)])
@@ -175,6 +216,17 @@ def _tell(file: Path, structures: Sequence[Atoms], told: Sequence[Mapping[str, A
     for atoms in structures:
         for name, value in next(iter(numbers), ()):
             atoms.info.setdefault(name, value)
+
+
+def _pdb_charges(text: str) -> list[int]:
+    """The charge of each model of a PDB file, from columns 79 and 80 ("1+"); none where no atom has one."""
+    models = []
+    for model in text.split("ENDMDL"):
+        atoms = [line for line in model.splitlines() if line.startswith(("ATOM  ", "HETATM"))]
+        found = [re.fullmatch(r"(\d)([+-])", line[78:80]) for line in atoms]
+        if atoms:
+            models.append(sum(int(one[2] + one[1]) for one in found if one))
+    return models if any(models) else []
 
 
 def _refuse_types(file: Path, text: str, structures: Sequence[Atoms]) -> None:
