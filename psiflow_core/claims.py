@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from psiflow_core.files import UNBELIEVABLE, require_end
 from psiflow_core.guard import born, lives
 
 REFRESHED = 5.0
@@ -118,8 +119,8 @@ def _take(file: Path, mine: Owner) -> Owner | None:
         other = _owner(file)
         if other is not None and not other.is_dead:
             return other
-        if other is not None:
-            _take_away(file, other)
+        if other is not None and not _take_away(file, other):
+            return None  # work without a claim: then two may do the same
     return other or Owner("another host", 0, 0.0, "")
 
 
@@ -144,27 +145,33 @@ def _owner(file: Path) -> Owner | None:
 def _read(file: Path) -> tuple[Owner | None, int | None]:
     """Whose a claim is, and when it was touched last; only who opens a file is told so by a network's file system."""
     try:
+        touched = file.lstat().st_mtime_ns
+        require_end(file)
         with file.open("rb") as stream:
             touched = os.fstat(stream.fileno()).st_mtime_ns
             told = json.loads(stream.read())
         return Owner(str(told["host"]), int(told["pid"]), float(told["birth"]), str(told["token"])), touched
     except FileNotFoundError:
         return None, None
-    except (ValueError, TypeError, KeyError):  # it is being written, or its owner's disk was full
+    except (OSError, *UNBELIEVABLE):  # it is being written, its owner's disk was full, or it is barred to this user
         return None, touched
 
 
-def _take_away(file: Path, dead: Owner | None) -> None:
-    """Remove a dead claim, and no other that has come into its place meanwhile."""
+def _take_away(file: Path, dead: Owner | None) -> bool:
+    """Remove a dead claim, and no other that has come into its place meanwhile; whether this user may."""
     grave = file.with_name(f".{file.name}-{uuid.uuid4().hex[:8]}")
     try:
         file.rename(grave)
     except FileNotFoundError:  # another one was quicker
-        return
+        return True
+    except PermissionError:  # it is another user's, in a folder where each removes only what is theirs
+        return False
     if _owner(grave) != dead:
         with contextlib.suppress(OSError):  # claimed anew, or without links there: two do the same work
             os.link(grave, file)
-    grave.unlink(missing_ok=True)
+    if not grave.is_dir():  # a folder is nobody's claim, and may hold something
+        grave.unlink(missing_ok=True)
+    return True
 
 
 def _refresh(file: Path, mine: Owner, ended: threading.Event) -> None:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -24,7 +25,8 @@ SEAL = "seal"
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's content."""
+    """SHA-256 of a file's content; raises `OSError` where it cannot be read."""
+    require_end(path)
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -90,6 +92,7 @@ def believing(path: Path, kind: type[FileCorrupt] = FileCorrupt) -> Iterator[Non
         FileCorrupt, as ``kind``: whatever goes wrong in the block is the file's fault.
     """
     try:
+        require_end(path)
         yield
     except (FileNotFoundError, NotADirectoryError) as error:
         raise kind(f"{path} is missing") from error
@@ -99,7 +102,7 @@ def believing(path: Path, kind: type[FileCorrupt] = FileCorrupt) -> Iterator[Non
         raise kind(f"{path} is damaged: it cannot be read ({type(error).__name__}: {error})") from error
 
 
-UNBELIEVABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+UNBELIEVABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, MemoryError)
 """What reading a file raises that holds something else than it should."""
 
 
@@ -122,9 +125,17 @@ def writing(folder: Path) -> Iterator[None]:
 def holds(path: Path, content: bytes) -> bool:
     """Whether a file can be read and has this content."""
     try:
+        require_end(path)
         return path.read_bytes() == content
     except OSError:
         return False
+
+
+def require_end(path: Path) -> None:
+    """Raise `OSError` for what is never read to its end: whoever opens a pipe waits, and a device may give for ever."""
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, "it is no file, but a pipe, a socket or a device", str(path))
 
 
 def put_aside(path: Path) -> None:

@@ -98,7 +98,7 @@ class Journal:
                 self._connection = _reader(path)
                 return
             for log in (path.with_name(path.name + ending) for ending in LOGS):
-                if log.is_dir():  # SQLite opens nothing then
+                if os.path.lexists(log) and not log.is_file():  # SQLite opens nothing then
                     put_aside(log)
             self._connection = _writer(path)
             intact, whole = _intact(self._connection)

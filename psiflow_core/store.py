@@ -16,7 +16,7 @@ from typing import IO
 from ase import Atoms
 
 from psiflow_core.errors import CampaignError, FileCorrupt
-from psiflow_core.files import read_sealed
+from psiflow_core.files import read_sealed, require_end
 from psiflow_core.journal import Journal, lost
 from psiflow_core.structures import Plain, digest
 from psiflow_core.tasks import RESULT, read_structure, write_structure
@@ -68,6 +68,8 @@ class Store:
             for folder in (self.folder, self.labels, self.structures, self.models, self.tasks, self.pools):
                 folder.mkdir(parents=True, exist_ok=True)
             self._take_whole()  # first: who is refused leaves no other file in the place of a lock that was removed
+            if self._lock_file.exists():
+                require_end(self._lock_file)
             lock = self._lock_file.open("a+", errors="replace")
         except OSError as error:
             self.release()
@@ -127,6 +129,7 @@ class Store:
         one that starts tries again.
         """
         try:
+            require_end(self._lock_file)
             with self._lock_file.open(errors="replace") as lock:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)

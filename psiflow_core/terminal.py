@@ -97,11 +97,11 @@ def showable(text: str, encoding: str | None = None) -> str:
     return text.encode(encoding, PLAIN).decode(encoding)
 
 
-def take_every_character() -> None:
-    """Have standard output and error write something in the place of what they cannot; for commands."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=PLAIN)
+@contextlib.contextmanager
+def outlets() -> Iterator[None]:
+    """Have whatever the block writes on standard output and error, a library's help included, never end it."""
+    with contextlib.redirect_stdout(Outlet(sys.stdout)), contextlib.redirect_stderr(Outlet(sys.stderr)):
+        yield
 
 
 def _lead_nowhere(descriptor: int) -> None:

@@ -16,7 +16,7 @@ from psiflow_core.cli import environments, labels
 from psiflow_core.components import Kind
 from psiflow_core.errors import PsiflowError
 from psiflow_core.interruption import ends_in_order
-from psiflow_core.terminal import Terminal, take_every_character
+from psiflow_core.terminal import Terminal, outlets
 from psiflow_core.texts import sound
 
 app = typer.Typer(
@@ -187,11 +187,11 @@ def _warned(message: Warning | str, *where: object, **more: object) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. What a user can be told is one line, never a traceback."""
-    take_every_character()
-    try:
-        with warnings.catch_warnings(), ends_in_order():
-            warnings.showwarning = _warned
-            app(None if arguments is None else list(arguments))
-    except PsiflowError as error:
-        Terminal(sys.stderr).print(Text(f"error: {error}", style="bold red"), soft_wrap=True)
-        sys.exit(1)
+    with outlets():
+        try:
+            with warnings.catch_warnings(), ends_in_order():
+                warnings.showwarning = _warned
+                app(None if arguments is None else list(arguments))
+        except PsiflowError as error:
+            Terminal(sys.stderr).print(Text(f"error: {error}", style="bold red"), soft_wrap=True)
+            sys.exit(1)

@@ -57,6 +57,12 @@ def in_its_place_a_folder(file: Path) -> None:
     file.mkdir()
 
 
+def in_its_place_a_pipe(file: Path) -> None:
+    """Whoever opens one to read waits for ever."""
+    file.unlink()
+    os.mkfifo(file)
+
+
 DAMAGES: dict[str, Callable[[Path], None]] = {
     "empty": overwritten(lambda content: b""),
     "half": overwritten(lambda content: content[: len(content) // 2]),
@@ -67,6 +73,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "gone": Path.unlink,
     "barred": lambda file: file.chmod(0),
     "a folder": in_its_place_a_folder,
+    "a pipe": in_its_place_a_pipe,
 }
 
 
@@ -192,7 +199,7 @@ SPENT: dict[str, Callable[[Recorded], Path]] = {
 }
 """Files that nothing is read of any longer once the campaign has ended."""
 
-LOCKED = {("journal", "barred"), ("journal", "a folder")}
+LOCKED = {("journal", "barred"), ("journal", "a folder"), ("journal", "a pipe")}
 """What a person has to mend: nobody can tell what is in it."""
 
 PATTERNS = (

@@ -191,6 +191,38 @@ def test_a_claim_that_cannot_be_read_is_waited_for_as_long_as_a_lease_and_no_lon
     assert label(task) == {"cached": False}
 
 
+@pytest.mark.parametrize("kind", ["a folder", "a pipe", "a loop"])
+def test_what_is_no_file_in_the_place_of_a_claim_is_waited_for_no_longer(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = toy(tmp_path)
+    claim = claim_file(file_of(task))
+    claim.parent.mkdir(parents=True)
+    {"a folder": Path.mkdir, "a pipe": os.mkfifo, "a loop": lambda file: file.symlink_to(file.name)}[kind](claim)
+    assert "computed_by" in label(task)
+    watch = Watch(claim)
+    monkeypatch.setattr(claims, "LEASE", 0.0)
+    assert watch.over()
+    assert label(task) == {"cached": False}
+
+
+def test_a_dead_claim_that_this_user_may_not_remove_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = toy(tmp_path)
+    claim = left_by(dead(), claim_file(file_of(task)))
+    rename = Path.rename
+
+    def barred(file: Path, target: Path) -> Path:
+        if file == claim:
+            raise PermissionError(1, "Operation not permitted")
+        return rename(file, target)
+
+    monkeypatch.setattr(Path, "rename", barred)
+    assert Watch(claim).over()
+    assert label(task) == {"cached": False}
+
+
 def test_a_claim_of_another_host_lasts_while_it_is_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     claim = left_by(abroad(), tmp_path / "a.claim")
     watch = Watch(claim)

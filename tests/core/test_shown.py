@@ -75,7 +75,16 @@ def test_a_campaign_that_nobody_listens_to_finishes(tmp_path: Path) -> None:
     assert len(results(tmp_path / "campaign")) == 4
 
 
-@pytest.mark.parametrize("words", [["status"], ["failures"], ["plugins"], ["options"], ["env", "list"]])
+@pytest.mark.parametrize("words", ["--help", "labels --help", "--version", "plugins", "unheard-of"])
+def test_a_command_whose_words_the_disk_does_not_take_ends_as_it_would(words: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*COMMAND, *words.split()], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        muted = subprocess.run([*COMMAND, *words.split()], stdout=full, stderr=full, check=False)
+    assert "Traceback" not in done.stderr
+    assert done.returncode == muted.returncode == (2 if words == "unheard-of" else 0)
+
+
+@pytest.mark.parametrize("words", [["status"], ["failures"], ["plugins"], ["options"], ["env", "list"], ["--help"]])
 def test_a_command_whose_reader_has_left_ends_quietly(words: list[str], campaign: Path) -> None:
     where = [campaign] if words[0] in ("status", "failures") else []
     pipe = nobody_reads()
