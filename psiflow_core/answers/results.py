@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from psiflow_core.answers.values import an, array, blamed, count, each, number, numbers, told, wrong
+from psiflow_core.answers.values import an, array, blamed, count, each, number, numbers, reading, told, wrong
 from psiflow_core.checks import closest_pair
 from psiflow_core.components import Component, Prediction, Predictor, Resources, Sampler, TrainingResult
 from psiflow_core.errors import MembersAlike, ReferenceFailed
@@ -36,7 +36,8 @@ def label(found: object, structure: Atoms, who: str) -> Label:
         WrongAnswer: it is no label of this structure.
         ReferenceFailed: its numbers are not finite.
     """
-    checked = Label(*_physics(an(found, Label, who), structure, who))
+    with reading(who):
+        checked = Label(*_physics(an(found, Label, who), structure, who))
     if not all(
         np.isfinite(part).all() for part in (checked.energy, checked.forces, checked.stress) if part is not None
     ):
@@ -66,8 +67,9 @@ def predictions(found: object, structures: Sequence[Atoms], who: str) -> list[Pr
     Raises:
         WrongAnswer: they are not one for each structure, of its shape.
     """
-    given = each(found, len(structures), "predictions", who)
-    return [_prediction(an(one, Prediction, who), atoms, who) for one, atoms in zip(given, structures, strict=True)]
+    with reading(who):
+        given = each(found, len(structures), "predictions", who)
+        return [_prediction(an(one, Prediction, who), atoms, who) for one, atoms in zip(given, structures, strict=True)]
 
 
 def _prediction(found: Prediction, structure: Atoms, who: str) -> Prediction:
@@ -83,9 +85,11 @@ def features(found: object, structures: Sequence[Atoms], who: str) -> list[Array
     Raises:
         WrongAnswer: they are not finite, or not of shape (atoms, features) with one number of features.
     """
-    given = each(found, len(structures), "arrays of features", who)
-    width = _width(given[0]) if given else 0
-    checked = [array(one, (len(atoms), width), "features", who) for one, atoms in zip(given, structures, strict=True)]
+    with reading(who):
+        given = each(found, len(structures), "arrays of features", who)
+        width = _width(given[0]) if given else 0
+        sizes = [(len(atoms), width) for atoms in structures]
+        checked = [array(one, size, "features", who) for one, size in zip(given, sizes, strict=True)]
     if not all(np.isfinite(one).all() for one in checked):
         raise wrong(who, "returned features that are not finite")
     return checked
@@ -103,7 +107,8 @@ class Answering(Predictor):
     def __init__(self, predictor: object, who: str) -> None:
         self.predictor: Predictor = an(predictor, Predictor, who)
         self.who = who
-        self.cutoff = number(self.predictor.cutoff, "a cutoff", who)
+        with reading(who):
+            self.cutoff = number(self.predictor.cutoff, "a cutoff", who)
         if not 0 <= self.cutoff < math.inf:
             raise wrong(who, f"has a cutoff of {self.cutoff} Å")
 
@@ -171,8 +176,12 @@ def training(found: object, folder: Path, who: str) -> TrainingResult:
     Raises:
         WrongAnswer: its model is no file of the folder, or its errors or history are not numbers, or lack some.
     """
-    result = an(found, TrainingResult, who)
-    model = Path(an(result.model, str | Path, who))
+    with reading(who):
+        return _training(an(found, TrainingResult, who), folder, who)
+
+
+def _training(result: Any, folder: Path, who: str) -> TrainingResult:
+    model = folder / an(result.model, str | Path, who)
     if not model.is_file():
         raise wrong(who, f"returned the model {model}, which is no file")
     if not model.resolve().is_relative_to(folder.resolve()):
@@ -199,10 +208,12 @@ def check(component: Component, structures: Sequence[Atoms], who: str) -> None:
 
 def temperature(sampler: Sampler, who: str) -> float | None:
     """The temperature that a sampler says to hold [K]; raises `WrongAnswer`."""
-    found = sampler.target_temperature()
+    with blamed(who):
+        found = sampler.target_temperature()
     if found is None:
         return None
-    kelvin = number(found, "a target temperature", who)
+    with reading(who):
+        kelvin = number(found, "a target temperature", who)
     if not 0 < kelvin < math.inf:
         raise wrong(who, f"returned a target temperature of {kelvin} K; without a thermostat it has to be None")
     return kelvin
