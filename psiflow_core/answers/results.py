@@ -10,9 +10,21 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from psiflow_core.answers.values import an, array, blamed, count, each, number, numbers, reading, told, wrong
+from psiflow_core.answers.values import (
+    an,
+    array,
+    blamed,
+    count,
+    each,
+    in_the_driver,
+    number,
+    numbers,
+    reading,
+    told,
+    wrong,
+)
 from psiflow_core.checks import closest_pair
-from psiflow_core.components import Component, Prediction, Predictor, Resources, Sampler, TrainingResult
+from psiflow_core.components import Component, Executor, Prediction, Predictor, Resources, Sampler, TrainingResult
 from psiflow_core.errors import MembersAlike, ReferenceFailed
 from psiflow_core.structures import Array, Label
 
@@ -219,19 +231,27 @@ def temperature(sampler: Sampler, who: str) -> float | None:
     return kelvin
 
 
-def slots(found: object, who: str) -> int:
+def slots(executor: Executor, who: str) -> int:
     """How many tasks an executor says to run at once; raises `WrongAnswer`."""
-    number_of = count(found, "slots", who)
+    with in_the_driver(who):
+        number_of = count(executor.slots(), "slots", who)
     if number_of < 1:
         raise wrong(who, "returned 0 slots; it has to run one task at least")
     return number_of
 
 
-def resources(found: object, who: str) -> Resources:
+def resources(executor: Executor, who: str) -> Resources:
     """What an executor says that a task may use; raises `WrongAnswer`."""
-    given = an(found, Resources, who)
-    limits = {
-        name: None if getattr(given, name) is None else number(getattr(given, name), name, who)
-        for name in ("memory", "wall_time", "silence")
-    }
+    with in_the_driver(who):
+        given = an(executor.resources(), Resources, who)
+        names = ("memory", "wall_time", "silence")
+        limits = {name: _limit(getattr(given, name), name, who) for name in names}
     return Resources(count(given.cores, "cores", who), an(given.device, str, who), **limits)
+
+
+def _limit(found: object, name: str, who: str) -> float | None:
+    """A limit of a task; None for no limit."""
+    limit = None if found is None else number(found, name, who)
+    if limit is not None and not 0 < limit < math.inf:
+        raise wrong(who, f"returned {name} of {limit}; without a limit it has to be None")
+    return limit

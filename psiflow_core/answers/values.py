@@ -40,6 +40,17 @@ def reading(who: str) -> Iterator[None]:
         raise wrong(who, f"returned what cannot be read ({type(error).__name__}: {said_by(error)})") from error
 
 
+@contextlib.contextmanager
+def in_the_driver(who: str) -> Iterator[None]:
+    """Ask an executor: what it raises ends no task, but whoever wants workers; as a `WrongAnswer` it has its name."""
+    try:
+        yield
+    except (PsiflowError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise wrong(who, f"raised {type(error).__name__}: {said_by(error)}") from error
+
+
 BLAMED = "raised by "
 """How the note of an exception begins that names the plugin."""
 
