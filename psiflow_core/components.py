@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from psiflow_core.errors import OptionError, PluginBroken, PsiflowError, did_you_mean
 from psiflow_core.options import documented
 from psiflow_core.structures import Array, Label, Plain, sha256
+from psiflow_core.texts import said_by
 
 if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
@@ -94,7 +95,7 @@ class Component(BaseModel, ABC):
         except (PsiflowError, KeyboardInterrupt):
             raise
         except BaseException as error:  # a validator is somebody else's code
-            cause = f"{type(error).__name__}: {error}"
+            cause = f"{type(error).__name__}: {said_by(error)}"
             raise PluginBroken(f"{cls.kind} '{cls.name}' fails over its options ({cause}); mend its plugin") from error
 
     def options(self) -> Plain:

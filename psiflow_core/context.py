@@ -97,7 +97,7 @@ class Context:
     def capacity(self) -> Capacity:
         """Which pool serves which work, and how many tasks it runs at once."""
         slots = {
-            name: answers.slots(executor.slots(), answers.named(self._specs[name]))
+            name: answers.slots(executor, answers.named(self._specs[name]))
             for name, executor in self._executors.items()
         }
         return Capacity(dict(self._pool_of), slots)
@@ -105,7 +105,7 @@ class Context:
     def resources(self, work: Work) -> Resources:
         """What one task of this kind may use."""
         pool = self._pool_of[work]
-        return answers.resources(self._executors[pool].resources(), answers.named(self._specs[pool]))
+        return answers.resources(self._executors[pool], answers.named(self._specs[pool]))
 
     def describe(self) -> Plain:
         """Every pool's executor and options, for the journal."""

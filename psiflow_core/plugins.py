@@ -20,8 +20,12 @@ from psiflow_core import hookspecs
 from psiflow_core.components import Component, Kind, Spec
 from psiflow_core.errors import PluginBroken, PluginNotFound, PsiflowError, did_you_mean
 from psiflow_core.registration import HOOKS, faults
+from psiflow_core.texts import one_line, said_by
 
 GROUP = "psiflow"
+
+SAID = 2000
+"""Characters that are told of why a plugin is broken."""
 
 CORE = "psiflow-core"
 """The distribution whose components keep their names."""
@@ -236,10 +240,10 @@ def _check_requirement(text: str, distribution: str, its_version: str) -> None:
 
 def _said(error: BaseException) -> str:
     """What went wrong in a plugin, in one line."""
+    text = one_line(said_by(error), SAID)
     if isinstance(error, SystemExit):
-        return f"it ends Python with sys.exit({error.code!r}); raise an exception instead"
-    text = " ".join(str(error).split())
-    return text if isinstance(error, PsiflowError) else f"{type(error).__name__}: {text}"
+        return f"it ends Python ({text}); let it raise an exception instead"
+    return text if isinstance(error, PsiflowError) else f"{one_line(type(error).__name__, SAID)}: {text}"
 
 
 @lru_cache(maxsize=1)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from psiflow_core import guard
+from psiflow_core import answers, guard
 from psiflow_core.components import Executor, Pool
 from psiflow_core.environments import Environment
 from psiflow_core.errors import OptionError, PoolFailed, WorkerLost
@@ -170,12 +170,16 @@ class Pools:
 
         Raises:
             OptionError: it is not that of `Blocks`, nor threads of the driver.
+            WrongAnswer: the executor fails, or returns what its contract does not allow.
         """
         from parsl.executors import ThreadPoolExecutor
 
         from psiflow_core.blocks._htex import WorkerProcesses
 
-        built = executor.build(pool)
+        who = f"executor '{executor.name}'"
+        answers.slots(executor, who)
+        with answers.in_the_driver(who):
+            built = executor.build(pool)
         if not isinstance(built, WorkerProcesses | ThreadPoolExecutor):
             raise OptionError(
                 f"executor '{executor.name}' builds a {type(built).__name__} of its own: its processes would outlive a "

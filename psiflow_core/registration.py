@@ -19,6 +19,7 @@ from psiflow_core.components import Component, Executor, Kind, Potential, Refere
 from psiflow_core.errors import PsiflowError
 from psiflow_core.options import options
 from psiflow_core.recorded import record
+from psiflow_core.texts import said_by
 
 HOOKS: dict[Kind, str] = {
     "potential": "psiflow_potentials",
@@ -177,7 +178,7 @@ def _options(component: type[Component]) -> Iterator[str]:
     except PsiflowError as error:
         found = [str(error)]
     except Exception as error:  # validators and factories of the plugin's own can raise anything
-        found = [f"its options cannot be read: {type(error).__name__}: {error}"]
+        found = [f"its options cannot be read: {type(error).__name__}: {said_by(error)}"]
     yield from found
 
 

@@ -40,6 +40,8 @@ Request: TypeAlias = tuple[Predictor, Atoms]
 UNCERTAIN = "uncertain"
 """The reason of a stop that yields a candidate; every other reason resets the walker."""
 
+GOES_ON = "forces were asked for after the sampler had returned: a thread of it goes on"
+
 
 class Limits(Policy):
     """When a walker must stop. Checked every `check_every` steps, for every sampler alike."""
@@ -96,6 +98,8 @@ class Rendezvous:
         self._waiting: dict[int, Request] = {}
         self._complete: SimpleQueue[dict[int, Request] | None] = SimpleQueue()
         self._answers: list[SimpleQueue[Prediction | BaseException]] = [SimpleQueue() for _ in range(walkers)]
+        self._turns = [threading.Lock() for _ in range(walkers)]
+        """A sampler may ask from threads of its own: one question of a walker waits at a time."""
         self._broken: BaseException | None = None
 
     def ask(self, walker: int, predictor: Predictor, structure: Atoms) -> Prediction:
@@ -103,24 +107,33 @@ class Rendezvous:
 
         Raises:
             WalkerExploded: the answer is not finite.
-            WrongAnswer: the predictor did not answer for each structure, or not in its shape.
+            WrongAnswer: the predictor did not answer for each structure, or not in its shape; or the walker has left,
+                and a thread of its sampler goes on.
         """
-        with self._lock:
-            if self._broken is not None:
-                raise self._broken
-            self._waiting[walker] = (predictor, structure)
-            self._hand_over()
-        answer = self._answers[walker].get()
+        with self._turns[walker]:
+            answer = self._answer(walker, (predictor, structure))
         if isinstance(answer, BaseException):
             raise answer
         if not finite(answer):
             raise WalkerExploded("energy, forces or committee spread are not finite")
         return answer
 
+    def _answer(self, walker: int, request: Request) -> Prediction | BaseException:
+        with self._lock:
+            if self._broken is not None:
+                raise self._broken
+            if walker not in self._present:
+                raise WrongAnswer(GOES_ON)
+            self._waiting[walker] = request
+            self._hand_over()
+        return self._answers[walker].get()
+
     def leave(self, walker: int) -> None:
         """Take this walker's place away; the others do not wait for it any longer."""
         with self._lock:
             self._present.discard(walker)
+            if self._waiting.pop(walker, None):  # from a thread that the sampler did not wait for
+                self._answers[walker].put(WrongAnswer(GOES_ON))
             self._hand_over()
 
     def serve(self) -> None:
@@ -246,8 +259,8 @@ def sample_together(
             return rendezvous.ask(number, driving, atoms)
 
         walker, task, bias = walkers[number], tasks[number], biases[number] if biases else None
-        forces = PredictorCalculator(driving, bias.over(ask) if bias else ask)
         monitor = Attendance(remembering(watch, bias) if bias else watch, walker, task, who)
+        forces = PredictorCalculator(driving, monitor.noting(bias.over(ask) if bias else ask))
         try:
             with answers.blamed(who):
                 found = sampler.sample(replace(walker, structure=walker.structure.copy()), forces, task, monitor)

@@ -60,7 +60,7 @@ from psiflow_core.predictors import Committee
 from psiflow_core.sampling import Checked, Limits, Visited, refuse_hot, sample_together
 from psiflow_core.served import homes
 from psiflow_core.structures import Label, Plain, digest, from_plain, label_of, sha256, to_plain, with_label
-from psiflow_core.texts import one_line, shortened
+from psiflow_core.texts import one_line, said_by, shortened
 
 RESULT = "result.json"
 
@@ -123,7 +123,7 @@ def failure(error: BaseException, folder: str | Path | None = None, **known: str
         folder: the task's; what is longer lies there as a whole, and the text says where.
         known: a reason or a message that is known better than the exception knows it.
     """
-    message = known.get("message") or _message(error)
+    message = known.get("message") or said_by(error)
     trace = "".join(traceback.format_exception(error))
     whole = ""
     if len(message) > MESSAGE or len(trace) > TRACE:
@@ -144,16 +144,6 @@ def told(failure: Plain) -> str:
         return str(failure["message"])
     place = f" ({failure['where']})" if failure["where"] else ""
     return f"{failure['plugin']} raised {failure['type']}: {failure['message']}{place}"
-
-
-def _message(error: BaseException) -> str:
-    """An exception's message; some fail even at that."""
-    if isinstance(error, SystemExit):
-        return f"sys.exit({error.code!r}) was called"
-    try:
-        return str(error) or type(error).__name__
-    except Exception as another:
-        return f"{type(error).__name__}, of which the message cannot be had: {type(another).__name__}"
 
 
 def _where(error: BaseException) -> str:
@@ -181,7 +171,7 @@ def _reason(error: BaseException) -> str:
         return str(error.reason)
     if isinstance(error, OSError) and error.errno in NO_DISK:
         return "disk"
-    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "can't allocate" in _message(error):
+    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "can't allocate" in said_by(error):
         return "memory"
     return "error"
 
@@ -371,7 +361,7 @@ def require_engine(component: Component | type[Component]) -> None:
     except BaseException as error:  # an engine's import can fail in any way, sys.exit among them
         raise EngineMissing(
             f"{component.kind} '{component.name}' needs '{component.engine}', which cannot be imported on the "
-            f"worker {socket.gethostname()} ({type(error).__name__}: {error}); install it there"
+            f"worker {socket.gethostname()} ({type(error).__name__}: {said_by(error)}); install it there"
         ) from error
 
 

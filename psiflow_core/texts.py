@@ -14,6 +14,18 @@ def sound(text: str) -> str:
     return UNFIT.sub(lambda found: found.group().encode("unicode_escape").decode("ascii"), lines)
 
 
+def said_by(error: BaseException) -> str:
+    """An exception's message, or its type where it has none; some fail even at that."""
+    try:
+        return f"sys.exit({error.code!r}) was called" if isinstance(error, SystemExit) else str(error) or _type(error)
+    except Exception as another:
+        return f"{_type(error)}, of which the message cannot be had: {_type(another)}"
+
+
+def _type(error: BaseException) -> str:
+    return type(error).__name__
+
+
 def shortened(text: str, limit: int, whole: str = "") -> str:
     """Head and tail of a text of more than ``limit`` characters, sound; ``whole`` says where all of it is."""
     if len(text) <= limit:

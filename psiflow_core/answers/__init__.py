@@ -21,5 +21,6 @@ from psiflow_core.answers.segments import segment as segment
 from psiflow_core.answers.values import an as an
 from psiflow_core.answers.values import blame as blame
 from psiflow_core.answers.values import blamed as blamed
+from psiflow_core.answers.values import in_the_driver as in_the_driver
 from psiflow_core.answers.values import named as named
 from psiflow_core.answers.values import wrong as wrong

@@ -10,9 +10,21 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from psiflow_core.answers.values import an, array, blamed, count, each, number, numbers, told, wrong
+from psiflow_core.answers.values import (
+    an,
+    array,
+    blamed,
+    count,
+    each,
+    in_the_driver,
+    number,
+    numbers,
+    reading,
+    told,
+    wrong,
+)
 from psiflow_core.checks import closest_pair
-from psiflow_core.components import Component, Prediction, Predictor, Resources, Sampler, TrainingResult
+from psiflow_core.components import Component, Executor, Prediction, Predictor, Resources, Sampler, TrainingResult
 from psiflow_core.errors import MembersAlike, ReferenceFailed
 from psiflow_core.structures import Array, Label
 
@@ -36,7 +48,8 @@ def label(found: object, structure: Atoms, who: str) -> Label:
         WrongAnswer: it is no label of this structure.
         ReferenceFailed: its numbers are not finite.
     """
-    checked = Label(*_physics(an(found, Label, who), structure, who))
+    with reading(who):
+        checked = Label(*_physics(an(found, Label, who), structure, who))
     if not all(
         np.isfinite(part).all() for part in (checked.energy, checked.forces, checked.stress) if part is not None
     ):
@@ -66,8 +79,9 @@ def predictions(found: object, structures: Sequence[Atoms], who: str) -> list[Pr
     Raises:
         WrongAnswer: they are not one for each structure, of its shape.
     """
-    given = each(found, len(structures), "predictions", who)
-    return [_prediction(an(one, Prediction, who), atoms, who) for one, atoms in zip(given, structures, strict=True)]
+    with reading(who):
+        given = each(found, len(structures), "predictions", who)
+        return [_prediction(an(one, Prediction, who), atoms, who) for one, atoms in zip(given, structures, strict=True)]
 
 
 def _prediction(found: Prediction, structure: Atoms, who: str) -> Prediction:
@@ -83,9 +97,11 @@ def features(found: object, structures: Sequence[Atoms], who: str) -> list[Array
     Raises:
         WrongAnswer: they are not finite, or not of shape (atoms, features) with one number of features.
     """
-    given = each(found, len(structures), "arrays of features", who)
-    width = _width(given[0]) if given else 0
-    checked = [array(one, (len(atoms), width), "features", who) for one, atoms in zip(given, structures, strict=True)]
+    with reading(who):
+        given = each(found, len(structures), "arrays of features", who)
+        width = _width(given[0]) if given else 0
+        sizes = [(len(atoms), width) for atoms in structures]
+        checked = [array(one, size, "features", who) for one, size in zip(given, sizes, strict=True)]
     if not all(np.isfinite(one).all() for one in checked):
         raise wrong(who, "returned features that are not finite")
     return checked
@@ -103,7 +119,8 @@ class Answering(Predictor):
     def __init__(self, predictor: object, who: str) -> None:
         self.predictor: Predictor = an(predictor, Predictor, who)
         self.who = who
-        self.cutoff = number(self.predictor.cutoff, "a cutoff", who)
+        with reading(who):
+            self.cutoff = number(self.predictor.cutoff, "a cutoff", who)
         if not 0 <= self.cutoff < math.inf:
             raise wrong(who, f"has a cutoff of {self.cutoff} Å")
 
@@ -171,8 +188,12 @@ def training(found: object, folder: Path, who: str) -> TrainingResult:
     Raises:
         WrongAnswer: its model is no file of the folder, or its errors or history are not numbers, or lack some.
     """
-    result = an(found, TrainingResult, who)
-    model = Path(an(result.model, str | Path, who))
+    with reading(who):
+        return _training(an(found, TrainingResult, who), folder, who)
+
+
+def _training(result: Any, folder: Path, who: str) -> TrainingResult:
+    model = folder / an(result.model, str | Path, who)
     if not model.is_file():
         raise wrong(who, f"returned the model {model}, which is no file")
     if not model.resolve().is_relative_to(folder.resolve()):
@@ -199,28 +220,38 @@ def check(component: Component, structures: Sequence[Atoms], who: str) -> None:
 
 def temperature(sampler: Sampler, who: str) -> float | None:
     """The temperature that a sampler says to hold [K]; raises `WrongAnswer`."""
-    found = sampler.target_temperature()
+    with blamed(who):
+        found = sampler.target_temperature()
     if found is None:
         return None
-    kelvin = number(found, "a target temperature", who)
+    with reading(who):
+        kelvin = number(found, "a target temperature", who)
     if not 0 < kelvin < math.inf:
         raise wrong(who, f"returned a target temperature of {kelvin} K; without a thermostat it has to be None")
     return kelvin
 
 
-def slots(found: object, who: str) -> int:
+def slots(executor: Executor, who: str) -> int:
     """How many tasks an executor says to run at once; raises `WrongAnswer`."""
-    number_of = count(found, "slots", who)
+    with in_the_driver(who):
+        number_of = count(executor.slots(), "slots", who)
     if number_of < 1:
         raise wrong(who, "returned 0 slots; it has to run one task at least")
     return number_of
 
 
-def resources(found: object, who: str) -> Resources:
+def resources(executor: Executor, who: str) -> Resources:
     """What an executor says that a task may use; raises `WrongAnswer`."""
-    given = an(found, Resources, who)
-    limits = {
-        name: None if getattr(given, name) is None else number(getattr(given, name), name, who)
-        for name in ("memory", "wall_time", "silence")
-    }
+    with in_the_driver(who):
+        given = an(executor.resources(), Resources, who)
+        names = ("memory", "wall_time", "silence")
+        limits = {name: _limit(getattr(given, name), name, who) for name in names}
     return Resources(count(given.cores, "cores", who), an(given.device, str, who), **limits)
+
+
+def _limit(found: object, name: str, who: str) -> float | None:
+    """A limit of a task; None for no limit."""
+    limit = None if found is None else number(found, name, who)
+    if limit is not None and not 0 < limit < math.inf:
+        raise wrong(who, f"returned {name} of {limit}; without a limit it has to be None")
+    return limit

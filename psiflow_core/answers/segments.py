@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 
-from psiflow_core.answers.values import an, array, count, number, told, wrong
-from psiflow_core.components import Monitor, SamplingTask, Segment, Walker
-from psiflow_core.errors import StructureError, WrongAnswer
+from psiflow_core.answers.values import an, array, count, number, reading, told, wrong
+from psiflow_core.components import Monitor, Prediction, SamplingTask, Segment, Walker
+from psiflow_core.electrons import CHARGES
+from psiflow_core.errors import StructureError
 from psiflow_core.structures import MOMENTS, Plain, charge_of, spin_of, to_plain
 
-KEPT = ("masses", MOMENTS)
+KEPT = ("masses", CHARGES, MOMENTS)
 """Arrays that a sampler leaves as they are."""
+
+SAME = 1e-6
+"""Positions that differ by less are the same. [Å]"""
 
 
 class Attendance:
@@ -34,16 +40,34 @@ class Attendance:
         """Steps of the segment at which it was called."""
         self.reason: str | None = None
         """Why it said stop."""
-        self.fault: WrongAnswer | None = None
+        self.fault: BaseException | None = None
+        """The first that was raised in the sampler's face, by the monitor or by the forces."""
+        self._last: Atoms | None = None
 
     def __call__(self, step: int, structure: Atoms) -> str | None:
-        try:
+        with self.remembered(), reading(self._who):
             self._attend(step, structure)
-        except WrongAnswer as fault:
+        with self.remembered():
+            self.reason = self._monitor(self.steps[-1], structure)
+        return self.reason
+
+    @contextlib.contextmanager
+    def remembered(self) -> Iterator[None]:
+        """Keep what is raised: a sampler that goes on in spite of it has not walked where it says."""
+        try:
+            yield
+        except BaseException as fault:
             self.fault = self.fault or fault
             raise
-        self.reason = self._monitor(self.steps[-1], structure)
-        return self.reason
+
+    def noting(self, ask: Callable[[Atoms], Prediction]) -> Callable[[Atoms], Prediction]:
+        """What gives the walker its forces; what that raises is remembered as well."""
+
+        def noted(atoms: Atoms) -> Prediction:
+            with self.remembered():
+                return ask(atoms)
+
+        return noted
 
     def _attend(self, step: int, structure: Atoms) -> None:
         at = count(step, "steps to the monitor", self._who)
@@ -51,13 +75,11 @@ class Attendance:
             raise wrong(self._who, f"called the monitor at step {at} of a segment of {self._task.steps}")
         if self.reason is not None:
             raise wrong(self._who, f"went on to step {at} after the monitor had stopped it ({self.reason})")
-        self._origin.recognise(structure, "showed the monitor")
+        self._last = self._origin.recognise(structure, "showed the monitor").copy()
         self.steps.append(at)
 
     def require(self, steps: int) -> None:
         """That a segment of so many steps was looked at as often as it was asked; raises `WrongAnswer`."""
-        if self.fault is not None:
-            raise self.fault
         every = self._task.check_every
         missing = sorted({*range(every, steps + 1, every), *([steps] if steps else [])} - set(self.steps))
         if missing:
@@ -66,6 +88,12 @@ class Attendance:
                 f"took {steps} steps and called the monitor {len(self.steps)} times: it has to after every {every} "
                 f"steps and after the last, and did not after step {missing[0]}",
             )
+
+    def require_end(self, ended: Atoms) -> None:
+        """That the monitor saw last where the walker has ended; raises `WrongAnswer`."""
+        pairs = [] if self._last is None else [(self._last.positions, ended.positions), (self._last.cell, ended.cell)]
+        if not all(np.allclose(*pair, rtol=0.0, atol=SAME, equal_nan=True) for pair in pairs):
+            raise wrong(self._who, "returned a walker that is elsewhere than where the monitor was shown it last")
 
 
 class Origin:
@@ -87,9 +115,12 @@ class Origin:
 
     def _change(self, found: Atoms) -> str | None:
         before = self.structure
-        if not np.array_equal(found.numbers, before.numbers):
-            was, is_now = before.get_chemical_formula(), found.get_chemical_formula()
-            return "whose atoms are in another order" if was == is_now else f"of other atoms: {was} became {is_now}"
+        if not np.array_equal(found.arrays.get("numbers"), before.numbers):
+            return self._composition(found)
+        for name, shape in (("positions", (len(before), 3)), ("momenta", (len(before), 3))):
+            values = np.asarray(found.arrays.get(name, before.positions))
+            if values.shape != shape or values.dtype.kind not in "fiu":
+                return f"whose {name} are no real numbers of shape {shape}"
         if not np.array_equal(found.pbc, before.pbc):
             return f"of another periodicity: {before.pbc.tolist()} became {found.pbc.tolist()}"
         if not before.pbc.any() and not np.array_equal(found.cell, before.cell):
@@ -98,6 +129,10 @@ class Origin:
             if not np.array_equal(_array_of(found, name), _array_of(before, name)):
                 return f"whose {name} are others"
         return self._told_otherwise(found)
+
+    def _composition(self, found: Atoms) -> str:
+        was, is_now = self.structure.get_chemical_formula(), found.get_chemical_formula()
+        return "whose atoms are in another order" if was == is_now else f"of other atoms: {was} became {is_now}"
 
     def _told_otherwise(self, found: Atoms) -> str | None:
         """What is different of a structure's info: charge, spin, and whatever else came with it."""
@@ -120,8 +155,15 @@ def segment(found: object, walker: Walker, task: SamplingTask, monitor: Attendan
 
     Raises:
         WrongAnswer: it is not the walker's, nor what was asked, or the monitor did not see it all.
+        PsiflowError: what the monitor or the forces raised, and the sampler has not handed on.
     """
-    given: Segment = an(found, Segment, who)
+    if monitor.fault is not None:
+        raise monitor.fault
+    with reading(who):
+        return _segment(an(found, Segment, who), walker, task, monitor, who)
+
+
+def _segment(given: Segment, walker: Walker, task: SamplingTask, monitor: Attendance, who: str) -> Segment:
     steps = count(given.steps, "steps", who)
     if steps > task.steps:
         raise wrong(who, f"took {steps} steps where {task.steps} were asked for")
@@ -130,6 +172,7 @@ def segment(found: object, walker: Walker, task: SamplingTask, monitor: Attendan
         raise wrong(who, f"says that it was stopped by {told(given.stopped)}; the monitor said {monitor.reason!r}")
     origin, finished = Origin(walker.structure, who), bool(an(given.finished, bool | np.bool_, who))
     ended = _walker(an(given.walker, Walker, who), walker.step + steps, origin, who)
+    monitor.require_end(ended.structure)
     if monitor.reason is None:
         _require_motion(walker.structure, ended.structure, steps, task, finished, who)
     frames = [_frame(frame, origin, who) for frame in an(given.frames, list | tuple, who)]
@@ -184,4 +227,6 @@ def _array_of(structure: Atoms, name: str) -> Any:
     """An array of a structure; where it has none, what that means."""
     if structure.has(name):
         return structure.get_array(name)
-    return structure.get_masses() if name == "masses" else structure.get_initial_magnetic_moments()
+    if name == "masses":
+        return structure.get_masses()
+    return structure.get_initial_charges() if name == CHARGES else structure.get_initial_magnetic_moments()

@@ -15,6 +15,7 @@ import numpy as np
 from psiflow_core.components import Spec
 from psiflow_core.errors import PsiflowError, WrongAnswer
 from psiflow_core.structures import Array
+from psiflow_core.texts import said_by
 
 
 def named(spec: Spec) -> str:
@@ -26,6 +27,28 @@ def named(spec: Spec) -> str:
 def wrong(who: str, did: str) -> WrongAnswer:
     """The error of a plugin that does not keep its contract."""
     return WrongAnswer(f"{who} {did}; once its plugin is mended, run the same again to go on")
+
+
+@contextlib.contextmanager
+def reading(who: str) -> Iterator[None]:
+    """Read an answer: one that fails while it is looked at, in whatever way, is a `WrongAnswer`."""
+    try:
+        yield
+    except PsiflowError:
+        raise
+    except Exception as error:
+        raise wrong(who, f"returned what cannot be read ({type(error).__name__}: {said_by(error)})") from error
+
+
+@contextlib.contextmanager
+def in_the_driver(who: str) -> Iterator[None]:
+    """Ask an executor: what it raises ends no task, but whoever wants workers; as a `WrongAnswer` it has its name."""
+    try:
+        yield
+    except (PsiflowError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise wrong(who, f"raised {type(error).__name__}: {said_by(error)}") from error
 
 
 BLAMED = "raised by "
@@ -61,7 +84,8 @@ def an(found: object, kind: Any, who: str) -> Any:
 
 def number(found: object, what: str, who: str) -> float:
     """A real number, finite or not; raises `WrongAnswer`."""
-    plain = found.item() if isinstance(found, np.ndarray | np.generic) and found.ndim == 0 else found
+    plain = _unmasked(found, found)
+    plain = plain.item() if isinstance(plain, np.ndarray | np.generic) and plain.ndim == 0 else plain
     if isinstance(plain, bool) or not isinstance(plain, Real):
         raise wrong(who, f"returned {what} that is {told(found)}, not a number")
     return float(plain)
@@ -96,13 +120,18 @@ def array(found: object, shape: tuple[int, ...], what: str, who: str) -> Array:
     try:
         given = np.asarray(found)
     except Exception as error:  # ragged lists, and tensors that are not on this device
-        raise wrong(who, f"returned {what} that are no array ({type(error).__name__}: {error})") from error
+        raise wrong(who, f"returned {what} that are no array ({type(error).__name__}: {said_by(error)})") from error
     if given.dtype.kind not in "fiu":
         kind = "complex numbers" if given.dtype.kind == "c" else told(found)
         raise wrong(who, f"returned {what} that are {kind}, not an array of real numbers")
     if given.shape != shape:
         raise wrong(who, f"returned {what} of shape {given.shape}; the contract asks for {shape}")
-    return np.array(given, np.float64)
+    return np.array(_unmasked(found, given), np.float64)
+
+
+def _unmasked(found: object, given: Any) -> Any:
+    """Not a number where an array is masked: what is beneath a mask is nobody's answer."""
+    return np.ma.filled(found.astype(float), np.nan) if isinstance(found, np.ma.MaskedArray) else given
 
 
 def each(found: object, wanted: int, what: str, who: str) -> list[Any]:
@@ -121,6 +150,6 @@ def each(found: object, wanted: int, what: str, who: str) -> list[Any]:
 
 def told(found: object) -> str:
     """A value in a few words: itself where it is short, else its type."""
-    text = repr(found)
-    short = isinstance(found, bool | int | float | str | None) and len(text) <= 40
-    return text if short else f"a {type(found).__name__}"
+    known = isinstance(found, bool | int | float | str | None)  # nobody else's `repr` is trusted
+    text = repr(found)[:41] if known else ""
+    return text if known and len(text) <= 40 else f"a {type(found).__name__}"

@@ -88,9 +88,13 @@ class Blocks(Executor):
         return Resources(self.cores_per_worker, self.device, memory, self.wall_time, self.silence)
 
     def build(self, pool: Pool) -> ParslExecutor:
+        from parsl.providers.base import ExecutionProvider
+
         from psiflow_core.blocks._htex import WorkerProcesses
 
-        provider = self.provider()
+        provider: object = self.provider()
+        if not isinstance(provider, ExecutionProvider):
+            raise OptionError(f"executor '{self.name}' has a {type(provider).__name__} for a provider; return Parsl's")
         if provider.nodes_per_block != 1:
             raise OptionError(f"executor '{self.name}' asks for {provider.nodes_per_block} nodes in a block; ask for 1")
         provider.init_blocks = provider.min_blocks = 1

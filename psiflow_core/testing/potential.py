@@ -109,6 +109,7 @@ class PotentialContract(WorkContract):
         said: list[list[Prediction]] = []
 
         def work(folder: Path) -> None:
+            folder.mkdir(parents=True, exist_ok=True)  # as a campaign does
             results.append(cls.build().train(replace(task, steps=STEPS, folder=folder)))
             said.append(cls.load(results[-1]).predict(_copies(task.validation)))
 
