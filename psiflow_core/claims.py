@@ -8,6 +8,7 @@ who waits looks for how long, by the own clock, the file has stayed as it was.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import socket
@@ -92,7 +93,7 @@ class Watch:
         if touched != self._touched:
             self._touched, self._since = touched, time.monotonic()
         if time.monotonic() - self._since > LEASE or (owner is not None and owner.is_dead):
-            _take_away(self.file, owner)
+            _take_away(self.file, (owner, touched))
             return True
         return False
 
@@ -116,10 +117,10 @@ def _take(file: Path, mine: Owner) -> Owner | None:
     for _ in range(3):  # another may be quicker, and may be gone again
         if _make(file, mine):
             return None
-        other = _owner(file)
+        other, touched = _read(file)
         if other is not None and not other.is_dead:
             return other
-        if other is not None and not _take_away(file, other):
+        if other is not None and not _take_away(file, (other, touched)):
             return None  # work without a claim: then two may do the same
     return other or Owner("another host", 0, 0.0, "")
 
@@ -157,21 +158,37 @@ def _read(file: Path) -> tuple[Owner | None, int | None]:
         return None, touched
 
 
-def _take_away(file: Path, dead: Owner | None) -> bool:
-    """Remove a dead claim, and no other that has come into its place meanwhile; whether this user may."""
-    grave = file.with_name(f".{file.name}-{uuid.uuid4().hex[:8]}")
-    try:
-        file.rename(grave)
-    except FileNotFoundError:  # another one was quicker
-        return True
-    except PermissionError:  # it is another user's, in a folder where each removes only what is theirs
-        return False
-    if _owner(grave) != dead:
-        with contextlib.suppress(OSError):  # claimed anew, or without links there: two do the same work
-            os.link(grave, file)
+def _take_away(file: Path, seen: tuple[Owner | None, int | None]) -> bool:
+    """Remove a claim that was seen to be dead, and none that has come into its place since; whether this user may."""
+    with _alone_in(file.parent):
+        if _read(file) != seen:  # another one was quicker
+            return True
+        grave = file.with_name(f".{file.name}-{uuid.uuid4().hex[:8]}")
+        try:
+            file.rename(grave)
+        except FileNotFoundError:
+            return True
+        except PermissionError:  # it is another user's, in a folder where each removes only what is theirs
+            return False
     if not grave.is_dir():  # a folder is nobody's claim, and may hold something
         grave.unlink(missing_ok=True)
     return True
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """One at a time takes claims away in a folder, where its file system has locks; elsewhere two may do the same."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # it is gone, or barred: the removal itself tells
+        yield
+        return
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _refresh(file: Path, mine: Owner, ended: threading.Event) -> None:
