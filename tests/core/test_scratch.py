@@ -132,5 +132,7 @@ def test_an_exit_in_a_plugins_import_is_a_broken_plugin_with_its_cause(
     (info / "entry_points.txt").write_text("[psiflow]\nleaving = leaving\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     told = subprocess.run([sys.executable, "-m", "psiflow_core.cli", "plugins"], capture_output=True, text=True)
-    assert "leaving: SystemExit: no licence" in " ".join((told.stdout + told.stderr).split())
+    said = " ".join((told.stdout + told.stderr).split())
+    assert "leaving" in said
+    assert "sys.exit('no licence')" in said
     assert "toy" in told.stdout

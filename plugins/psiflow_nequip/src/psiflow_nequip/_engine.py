@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import warnings
 from collections.abc import Iterator
@@ -45,14 +46,15 @@ BUILDERS = {"nequip": NequIPGNNModel, "allegro": AllegroModel}
 def prepared() -> Iterator[None]:
     """NequIP's settings of the process, without which it builds nothing, for as long as it takes.
 
-    They are random seeds and torch's default dtype. NequIP sets them once and relies on them from then on: it
-    forgets here that it has, so that its own calculators in this process set them when they need them.
+    They are random seeds, environment variables and torch's default dtype. NequIP sets them once and relies on them
+    from then on: it forgets here that it has, so that its own calculators in this process set them when they need them.
     """
     if global_state.global_state_initialized():
         yield
         return
     state, numbers = random.getstate(), np.random.get_state()
     dtype, generator = torch.get_default_dtype(), torch.get_rng_state()
+    variables = set(os.environ)
     try:
         with quiet():
             global_state.set_global_state()
@@ -63,6 +65,8 @@ def prepared() -> Iterator[None]:
         np.random.set_state(numbers)
         torch.set_default_dtype(dtype)
         torch.set_rng_state(generator)
+        for name in set(os.environ) - variables:
+            del os.environ[name]
 
 
 @contextmanager
