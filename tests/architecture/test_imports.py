@@ -62,7 +62,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "scratch": set(),
     "guard": {"leases"},
     "blocks": CONTRACTS | {"leases", "guard"},
-    "claims": {"guard"},
+    "claims": {"guard", "files"},
     "interruption": {"leases"},
     "tasks": REGISTRY | {"claims", "bias", "served", "models", "sampling", "leases", "scratch"},
     "serving": REGISTRY | {"models", "tasks"},
