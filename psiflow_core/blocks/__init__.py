@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import PositiveFloat, PositiveInt
 
 from psiflow_core.components import Executor, Pool, Resources
-from psiflow_core.errors import OptionError
 
 if TYPE_CHECKING:
     from parsl.executors.base import ParslExecutor
@@ -88,15 +87,9 @@ class Blocks(Executor):
         return Resources(self.cores_per_worker, self.device, memory, self.wall_time, self.silence)
 
     def build(self, pool: Pool) -> ParslExecutor:
-        from parsl.providers.base import ExecutionProvider
+        from psiflow_core.blocks._htex import WorkerProcesses, of_one_node
 
-        from psiflow_core.blocks._htex import WorkerProcesses
-
-        provider: object = self.provider()
-        if not isinstance(provider, ExecutionProvider):
-            raise OptionError(f"executor '{self.name}' has a {type(provider).__name__} for a provider; return Parsl's")
-        if provider.nodes_per_block != 1:
-            raise OptionError(f"executor '{self.name}' asks for {provider.nodes_per_block} nodes in a block; ask for 1")
+        provider = of_one_node(self.provider(), f"executor '{self.name}'")
         provider.init_blocks = provider.min_blocks = 1
         provider.max_blocks = self.block_count()
         return WorkerProcesses(

@@ -17,7 +17,7 @@ from parsl.providers.base import ExecutionProvider
 from psiflow_core import guard
 from psiflow_core.blocks._said import last_words, said
 from psiflow_core.components import Pool
-from psiflow_core.errors import PoolFailed
+from psiflow_core.errors import OptionError, PoolFailed
 
 ANSWER_WITHIN = 5.0
 """Seconds that the interchange may take to answer a command or to take a task; Parsl itself sets no limit."""
@@ -39,6 +39,15 @@ WORKER_POOL = (
 
 INTERCHANGE = ["-m", "psiflow_core.blocks._awake", "parsl.executors.high_throughput.interchange"]
 """Likewise."""
+
+
+def of_one_node(provider: object, who: str) -> ExecutionProvider:
+    """The provider of an executor; raises `OptionError` where it is none, or its blocks have several nodes."""
+    if not isinstance(provider, ExecutionProvider):
+        raise OptionError(f"{who} has a {type(provider).__name__} for a provider; return Parsl's")
+    if provider.nodes_per_block != 1:
+        raise OptionError(f"{who} asks for {provider.nodes_per_block} nodes in a block; ask for 1")
+    return provider
 
 
 class WorkerProcesses(HighThroughputExecutor):
