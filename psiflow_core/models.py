@@ -194,11 +194,11 @@ class TrainedPotential:
             ModelCorrupt: there is no potential in the folder, or a file of it has changed.
         """
         description = Path(folder) / DESCRIPTION
+        if _is_missing(description):
+            inside = Path(folder) / "potential"
+            hint = "" if _is_missing(inside / DESCRIPTION) else f"; give {inside}"
+            raise ModelCorrupt(f"there is no potential in {folder}: {DESCRIPTION} is missing{hint}")
         with believing(description, ModelCorrupt):
-            if not description.is_file():
-                inside = Path(folder) / "potential"
-                hint = f"; give {inside}" if (inside / DESCRIPTION).is_file() else ""
-                raise ModelCorrupt(f"there is no potential in {folder}: {DESCRIPTION} is missing{hint}")
             plain = read_sealed(description, ModelCorrupt)
             members = [
                 Member(Spec.from_plain(one["potential"]), ModelFile(Path(folder) / one["file"], one["digest"]))
@@ -207,6 +207,17 @@ class TrainedPotential:
         for member in members:
             member.file.verified()
         return cls(members)
+
+
+def _is_missing(file: Path) -> bool:
+    """Whether there is nothing of this name; of a barred folder that is not known."""
+    try:
+        file.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def export_member(member: Member, folder: Path, stem: str) -> Path:
