@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import operator
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from numbers import Real
@@ -57,7 +58,11 @@ BLAMED = "raised by "
 
 @contextlib.contextmanager
 def blamed(who: str) -> Iterator[None]:
-    """Note on every exception that comes out of a plugin whose it is; psiflow's own types are told as they are."""
+    """Note on every exception that comes out of a plugin whose it is; psiflow's own types are told as they are.
+
+    A plugin that forks and comes back in both processes would have the work go on twice: the copy ends here.
+    """
+    process = os.getpid()
     try:
         yield
     except PsiflowError:
@@ -66,6 +71,10 @@ def blamed(who: str) -> Iterator[None]:
         if not blame(error):  # a sampler hands on what a potential raised
             error.add_note(f"{BLAMED}{who}")
         raise
+    finally:
+        if os.getpid() != process:
+            os.write(2, f"{who} came back in a process that it has forked; that one ends\n".encode())
+            os._exit(1)
 
 
 def blame(error: BaseException) -> str:

@@ -33,7 +33,7 @@ from psiflow_core.structures import Plain, digest, label_of, to_plain
 from psiflow_core.tasks import label_file, perform, read_label
 
 TOYS = f"of distribution psiflow-toys {version('psiflow-toys')}"
-CONVERTED = {"single precision", "lists", "numpy's numbers", "a generator"}
+CONVERTED = {"a fork", "single precision", "lists", "numpy's numbers", "a generator"}
 NOT_FINITE = {"no number", "no number for a force"}
 
 

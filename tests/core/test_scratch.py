@@ -83,6 +83,18 @@ def test_a_task_that_prints_nothing_leaves_no_file_and_a_long_output_is_cut_in_i
     assert len(kept) < 3 * KEPT
 
 
+def test_a_plugin_that_forks_and_comes_back_twice_does_the_work_once(tmp_path: Path) -> None:
+    """A copy of a worker would answer the same task again, and ask for others."""
+    script = f"""
+import os
+from psiflow_core.tasks import perform
+outcome = perform("label", {asked(tmp_path, "a fork", molecule("H2O"))!r})
+os.write(1, f"came back: {{outcome['value']}}\\n".encode())
+"""
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert said.stdout == "came back: {'cached': False}\n"
+
+
 def test_failures_show_what_a_task_printed_with_the_type_and_line_of_its_exception(
     workers: Context, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

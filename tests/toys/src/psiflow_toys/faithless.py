@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -59,6 +60,7 @@ LABELS: dict[str, Callable[[Label, Atoms], Any]] = {
     "no number": lambda label, atoms: replace(label, energy=NAN),
     "no number for a force": lambda label, atoms: replace(label, forces=label.forces * NAN),
     "an exit": lambda label, atoms: leave("the licence has run out"),
+    "a fork": lambda label, atoms: (label, os.fork())[0],
     "single precision": lambda label, atoms: replace(
         label, energy=cast(Any, np.float32(label.energy)), forces=cast(Any, label.forces.astype(np.float32))
     ),
