@@ -147,8 +147,8 @@ class Context:
         future = self._pools.submit(pool, kind, told)
         ticket, ended = next(self._tickets), self._ended
         self._running[ticket] = key, pool
-        task_folder = task.get("folder")
-        future.add_done_callback(lambda done: ended.put((ticket, _outcome(key, done, task_folder))))
+        task_folder, ran = task.get("folder"), " with ".join(map(answers.named, needs)) or kind
+        future.add_done_callback(lambda done: ended.put((ticket, _outcome(key, done, task_folder, ran))))
 
     def completed(self, timeout: float = 1.0) -> Iterator[Outcome]:
         """The outcomes that are there, after waiting for the first one at most ``timeout`` seconds.
@@ -260,7 +260,7 @@ def _share(
     return specs, pool_of
 
 
-def _outcome(key: str, done: Future[Plain], folder: str | None) -> Outcome:
+def _outcome(key: str, done: Future[Plain], folder: str | None, ran: str) -> Outcome:
     error = done.exception()
     if error is None:
         plain = done.result()
@@ -268,5 +268,6 @@ def _outcome(key: str, done: Future[Plain], folder: str | None) -> Outcome:
     if type(error).__name__ not in LOST:
         return Outcome(key, None, failure(error, folder))
     verdict = read_verdict(Path(folder)) if folder else None
-    reason, message = verdict or ("lost worker", "")
+    lost = f"{error}; it ran {ran}, which may have ended it"
+    reason, message = verdict or ("lost worker", lost)
     return Outcome(key, None, failure(error, folder, reason=reason, message=message))

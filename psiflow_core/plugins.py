@@ -75,7 +75,7 @@ class Registry:
             try:
                 _check_requirements(point)
                 plugin = point.load()
-            except (KeyboardInterrupt, MemoryError):
+            except KeyboardInterrupt:
                 raise
             except BaseException as error:  # whatever a third party's import raises, sys.exit too, is its cause
                 self._break(point.name, distribution, f"{point.value}: {_said(error)}")
@@ -92,7 +92,7 @@ class Registry:
             self._check_hooks(plugin)
             offered = list(self._offered(plugin))
             self._check_names(offered, distribution)
-        except (KeyboardInterrupt, MemoryError):
+        except KeyboardInterrupt:
             raise
         except BaseException as error:  # the cause is told by `find` and `psiflow plugins`
             self._break(name, distribution, _said(error))

@@ -204,12 +204,14 @@ def test_outcomes_come_under_their_keys_as_they_end(workers: Context, tmp_path: 
 def test_a_killed_worker_fails_its_task_and_the_pool_goes_on(tmp_path: Path) -> None:
     with Context(psiflow.executor("local", workers=1), folder=tmp_path / "pools") as context:
         victim = process_of(context.run("label", "idle", {}, timeout=PATIENCE))
-        context.submit("doomed", "label", "label", label(psiflow.reference("toy", delay=600), tmp_path))
+        slow = psiflow.reference("toy", delay=600)
+        context.submit("doomed", "label", "label", label(slow, tmp_path), needs=[slow])
         wait_until((tmp_path / "task").exists)
         victim.kill()
         outcome = outcomes(context, 1)["doomed"]
         assert outcome.failure is not None
         assert outcome.failure["reason"] == "lost worker"
+        assert "it ran reference 'toy' of distribution psiflow-toys" in outcome.failure["message"]
         after = context.run("label", "idle", {}, timeout=PATIENCE)
         assert after.failure is None
         assert process_of(after).pid != victim.pid

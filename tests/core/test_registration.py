@@ -256,7 +256,9 @@ def test_an_entry_point_without_hooks_is_told(plugin: object) -> None:
     assert cause.startswith("it implements no hook; define one of psiflow_potentials, psiflow_samplers,")
 
 
-@pytest.mark.parametrize("error", [SystemExit(3), SystemExit("no licence"), GeneratorExit(), RuntimeError("a\nb")])
+@pytest.mark.parametrize(
+    "error", [SystemExit(3), SystemExit("no licence"), GeneratorExit(), MemoryError(), RuntimeError("a\nb")]
+)
 def test_whatever_an_import_raises_is_told_in_a_line(error: BaseException) -> None:
     def fails() -> object:
         raise error
@@ -269,10 +271,9 @@ def test_whatever_an_import_raises_is_told_in_a_line(error: BaseException) -> No
             assert word in cause
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError()])
-def test_an_interruption_is_no_fault_of_a_plugin(error: BaseException) -> None:
-    with pytest.raises(type(error)):
-        Registry().load([point("slow", error)])
+def test_an_interruption_is_no_fault_of_a_plugin() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        Registry().load([point("slow", KeyboardInterrupt())])
 
 
 @pytest.mark.parametrize(
