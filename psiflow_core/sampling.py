@@ -262,12 +262,7 @@ def sample_together(
         monitor = Attendance(remembering(watch, bias) if bias else watch, walker, task, who)
         forces = PredictorCalculator(driving, monitor.noting(bias.over(ask) if bias else ask))
         try:
-            with answers.blamed(who):
-                found = sampler.sample(replace(walker, structure=walker.structure.copy()), forces, task, monitor)
-            return Visited(answers.segment(found, walker, task, monitor, who), watch.most_uncertain)
-        except BaseException as error:  # handed to the task, which makes a typed failure of it
-            fault = monitor.fault or error
-            return Visited(None, None if isinstance(fault, WrongAnswer) else watch.most_uncertain, fault)
+            return _visit(sampler, walker, forces, task, monitor, watch, who)
         finally:
             rendezvous.leave(number)
 
@@ -279,6 +274,25 @@ def sample_together(
             rendezvous.give_up(error)
             raise
         return list(visits)
+
+
+def _visit(
+    sampler: Sampler,
+    walker: Walker,
+    forces: PredictorCalculator,
+    task: SamplingTask,
+    monitor: Attendance,
+    watch: Watch,
+    who: str,
+) -> Visited:
+    """One walker's segment, checked; what is raised over it is handed on, for the task to make a failure of it."""
+    try:
+        with answers.blamed(who):
+            found = sampler.sample(replace(walker, structure=walker.structure.copy()), forces, task, monitor)
+        return Visited(answers.segment(found, walker, task, monitor, who), watch.most_uncertain)
+    except BaseException as error:
+        fault = monitor.fault or error
+        return Visited(None, None if isinstance(fault, WrongAnswer) else watch.most_uncertain, fault)
 
 
 def remembering(monitor: Monitor, bias: WalkerBias) -> Monitor:
