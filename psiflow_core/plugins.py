@@ -189,7 +189,7 @@ class Registry:
         if suspects:
             cause = "; ".join(f"{point} ({self.broken[point]})" for point in suspects)
             return PluginBroken(f"{kind} '{name}' is not available because its plugin is broken: {cause}")
-        hint = did_you_mean(name, known)
+        hint = did_you_mean(name, [*known, *(other for of, other in OFFICIAL if of == kind)])
         if official:
             apart = f"psiflow env create {name} {official}"
             hint = f" Install it: pip install {official}; where it conflicts with what is installed: {apart}."

@@ -268,3 +268,8 @@ def test_a_spec_hashes_alike_in_processes_that_hash_strings_differently() -> Non
         for seed in ("1", "2")
     }
     assert digests == {as_spec("sampler", "ase").digest}
+
+
+def test_a_misspelt_plugin_of_psiflows_that_is_not_installed_is_suggested() -> None:
+    with pytest.raises(PluginNotFound, match=r"no potential 'nequipp'. Did you mean 'nequip'\?"):
+        Registry().find("potential", "nequipp")
