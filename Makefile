@@ -4,8 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
-PLUGINS := $(addprefix plugins/psiflow_,mace pyscf cp2k openmm_sampler)
+PLUGINS := $(addprefix plugins/psiflow_,mace pyscf cp2k openmm_sampler slurm pbspro lsf)
 PROJECTS := pyproject.toml constraints.txt $(addsuffix /pyproject.toml,$(PLUGINS))
+
+# Executors that need a vendor's client library: the demo does without them.
+CLOUDS := $(addprefix plugins/psiflow_,kubernetes googlecloud aws)
 
 export OMP_NUM_THREADS ?= 1
 
@@ -30,7 +33,7 @@ two: $(NEQUIP)/environment.json
 silicon: $(VENV)/.demo
 	$(BIN)/python examples/silicon.py
 
-# Acetaldehyde is pushed over the barrier to vinyl alcohol; the learned energy profile against the reference's.
+# HCN is pushed over the barrier to HNC; the learned energy profile against the reference's.
 isomer: $(VENV)/.demo
 	$(BIN)/python examples/isomerisation.py
 
@@ -39,10 +42,10 @@ test: lint $(NEQUIP)/environment.json
 
 test-core:
 	$(BIN)/python -m pytest -q tests/architecture tests/core
-	$(NEQUIP)/venv/bin/python -m pytest -q tests/plugins/nequip
 
 test-engines:
 	$(BIN)/python -m pytest -q tests/plugins tests/end_to_end
+	$(NEQUIP)/venv/bin/python -m pytest -q tests/plugins/nequip
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -52,7 +55,7 @@ lint: $(VENV)/.test
 # Tens of thousands of simulated campaigns: minutes. make simulate CAMPAIGNS=100000
 CAMPAIGNS ?= 20000
 simulate: $(VENV)/.test
-	PSIFLOW_CAMPAIGNS=$(CAMPAIGNS) $(BIN)/python -m pytest -q --timeout 0 tests/core/test_simulation.py
+	PSIFLOW_CAMPAIGNS=$(CAMPAIGNS) $(BIN)/python -m pytest -q --timeout 0 tests/core/learning/test_simulation.py
 
 # Small real campaigns whose processes are killed at random; the last line tells what that cost. About 10 s a kill.
 KILLS ?= 100
@@ -64,10 +67,14 @@ chaos: $(VENV)/.test
 benchmarks: $(VENV)/.test $(NEQUIP)/environment.json
 	$(BIN)/python benchmarks/openmm_step.py
 	$(BIN)/python benchmarks/batched_walkers.py
+	$(BIN)/python benchmarks/start_up.py
+	$(BIN)/python benchmarks/large_datasets.py
 	$(BIN)/python benchmarks/task_overhead.py
+	$(BIN)/python benchmarks/growth.py
 	PYTHONPATH=benchmarks $(BIN)/python benchmarks/durability.py
 	PYTHONPATH=benchmarks $(BIN)/python benchmarks/schedules.py
 	$(BIN)/python benchmarks/environments.py nequip
+	$(BIN)/python benchmarks/slurm_over_local.py
 
 clean:
 	rm -rf $(VENV) campaigns
@@ -94,7 +101,8 @@ $(NEQUIP)/environment.json: $(VENV)/.nequip $(wildcard plugins/psiflow_*/src/*/*
 	touch $@
 
 # PLUMED's Python package is compiled, which needs Python's headers: without them its tests skip.
-$(VENV)/.test: $(VENV)/.demo tests/toys/pyproject.toml
-	$(PIP) install -c constraints.txt -e '.[test,dev,tblite]' -e 'plugins/psiflow_pyscf[dispersion]' -e tests/toys
+$(VENV)/.test: $(VENV)/.demo tests/toys/pyproject.toml $(addsuffix /pyproject.toml,$(CLOUDS))
+	$(PIP) install -c constraints.txt -e '.[test,dev,tblite]' -e 'plugins/psiflow_pyscf[dispersion]' -e tests/toys \
+		$(addprefix -e ,$(CLOUDS))
 	test ! -e "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" || $(PIP) install plumed
 	touch $@

@@ -26,9 +26,9 @@ from ase.io import read
 
 import psiflow_core as psiflow
 from psiflow_core.components import Potential, TrainingTask
-from psiflow_core.environments import choose
-from psiflow_core.learning.metrics import errors
-from psiflow_core.plugins import build
+from psiflow_core.environments.environment import choose
+from psiflow_core.potentials.metrics import errors
+from psiflow_core.registry.plugins import build
 
 POTENTIALS: dict[str, dict[str, Any]] = {
     "mace": {"num_channels": 16, "max_ell": 2, "r_max": 5.0, "batch_size": 4, "learning_rate": 0.02},
@@ -108,7 +108,7 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     ]
     found = errors(test, answers)
     times = {"single": per_structure(predictor, test, 1), "batched": per_structure(predictor, test, 32)}
-    return {"steps": steps, **took, **found, **times}
+    return {"steps": steps, **took, **vars(found), **times}
 
 
 def per_structure(predictor: Any, test: list[Atoms], size: int) -> float:

@@ -26,8 +26,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from openmm_step import TEMPERATURE, TIMESTEP, toy_mace, water
 
 from psiflow_core.components import Predictor, Sampler, SamplingTask, Walker
-from psiflow_core.predictors import Committee
-from psiflow_core.sampling import Limits, sample_together
+from psiflow_core.potentials.predictors import Committee
+from psiflow_core.sampling.monitor import Limits
+from psiflow_core.sampling.walk import sample_together
 
 ANYTHING = Limits(deviation=1e9, lost=1e9, force=1e9, distance=1e-3, temperature_quantile=1e-300)
 

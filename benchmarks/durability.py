@@ -29,9 +29,11 @@ from ase.build import molecule
 from ase.calculators.calculator import Calculator, all_changes
 
 import psiflow_core as psiflow
-from psiflow_core import files, tasks
-from psiflow_core.journal import Journal
-from psiflow_core.learning.records import read_campaign
+from psiflow_core import files
+from psiflow_core.execution.tasks import perform as worker
+from psiflow_core.labels import store
+from psiflow_core.learning.driver.journal import Journal
+from psiflow_core.learning.driver.request import read_campaign
 
 WORKERS, TASK = 2, 0.01
 """Tasks at once, and how long each computes. [s]"""
@@ -77,12 +79,12 @@ def timed(
 
 def written(path: Path, *rest: Any) -> str:
     """What a worker writes a file for."""
-    return "result" if path.name == tasks.RESULT else "label" if "labels" in path.parts else "other"
+    return "result" if path.name == worker.RESULT else "label" if "labels" in path.parts else "other"
 
 
 def without_results(path: Path, plain: Any, durable: bool = False) -> None:
     """Write a label, but for the disk's own time; no result."""
-    if path.name != tasks.RESULT:
+    if path.name != worker.RESULT:
         files.write_sealed(path, plain)
 
 
@@ -95,10 +97,10 @@ def unsynchronised(journal: Journal, path: Path, **how: Any) -> None:
 open_journal = Journal.__init__
 
 if OFF in os.environ:
-    tasks.write_sealed = without_results
+    worker.write_sealed = store.write_sealed = without_results
     Journal.__init__ = unsynchronised  # type: ignore[method-assign]
 if LOG in os.environ:
-    tasks.write_sealed = timed(tasks.write_sealed, written, Path(os.environ[LOG]))
+    worker.write_sealed = store.write_sealed = timed(files.write_sealed, written, Path(os.environ[LOG]))
 
 
 def main() -> None:

@@ -20,8 +20,8 @@ import numpy as np
 from ase.build import molecule
 
 import psiflow_core as psiflow
-from psiflow_core.environments import adopt, known, launch_words
-from psiflow_core.learning.records import read_campaign
+from psiflow_core.environments.environment import adopt, known, launch_words
+from psiflow_core.learning.driver.request import read_campaign
 
 
 def main() -> None:
@@ -74,7 +74,7 @@ def run(folder: Path, arguments: argparse.Namespace) -> None:
         budget=psiflow.Budget(labels=arguments.labels),
         bootstrap=psiflow.Bootstrap(structures=8),
         training=psiflow.Training(steps=steps, warm_steps=steps // 2, final_steps=steps),
-        selection=psiflow.Selection(deviation=0.0),
+        selection=psiflow.selection("uncertain", threshold=0.0),
         walking=psiflow.Walking(segment=psiflow.Segments(steps=200, check_every=50)),
     )
     with psiflow.Context(psiflow.executor("local", workers=2), folder=folder / "pools") as context:

@@ -19,8 +19,8 @@ from ase.io import read
 
 import psiflow_core as psiflow
 from psiflow_core.components import Potential, TrainingTask
-from psiflow_core.learning.metrics import errors
-from psiflow_core.plugins import build
+from psiflow_core.potentials.metrics import errors
+from psiflow_core.registry.plugins import build
 
 QUANTITIES = (
     ("energy", "energy", 1e3, "meV/atom"),
@@ -75,7 +75,7 @@ def main() -> None:
     )
     print(f"{len(test)} unseen structures")
     for quantity, name, scale, unit in QUANTITIES:
-        rmse, mae = (scale * found[f"{name}_{kind}"] for kind in ("rmse", "mae"))
+        rmse, mae = (scale * getattr(found, f"{name}_{kind}") for kind in ("rmse", "mae"))
         print(f"{quantity}  RMSE {rmse:8.2f}   MAE {mae:8.2f} {unit}")
     print(f"theirs: {spread(test)}")
 
@@ -91,7 +91,7 @@ def atomic_energies(structures: list[Atoms]) -> dict[str, float]:
 def spread(structures: list[Atoms]) -> str:
     """How far the labels themselves are from their mean: what one who knows nothing would be wrong by."""
     energies = np.array([atoms.get_potential_energy() / len(atoms) for atoms in structures])
-    forces = np.concatenate([atoms.get_forces() for atoms in structures])
+    forces = np.concatenate([atoms.get_forces(apply_constraint=False) for atoms in structures])
     stresses = np.array([atoms.get_stress() for atoms in structures])
     return (
         f"energies vary by {1e3 * energies.std():.2f} meV/atom, forces by {1e3 * forces.std():.0f} meV/Å, "

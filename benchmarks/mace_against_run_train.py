@@ -135,7 +135,7 @@ def twice_labelled(atoms: Any) -> Any:
     """The structure with its label where ASE looks for it, and under the names that `mace_run_train` insists on."""
     atoms = atoms.copy() if atoms.calc is None else atoms
     atoms.info["REF_energy"] = atoms.get_potential_energy()
-    atoms.arrays["REF_forces"] = atoms.get_forces()
+    atoms.arrays["REF_forces"] = atoms.get_forces(apply_constraint=False)
     return atoms
 
 
@@ -152,7 +152,7 @@ def judge(model: Path, test: list[Any]) -> list[float]:
         atoms = labelled.copy()
         atoms.calc = calculator
         energy.append((atoms.get_potential_energy() - labelled.get_potential_energy()) / len(atoms))
-        forces.append(atoms.get_forces() - labelled.get_forces())
+        forces.append(atoms.get_forces(apply_constraint=False) - labelled.get_forces(apply_constraint=False))
     off = np.concatenate(forces)
     return [1e3 * float(x) for x in (np.sqrt(np.mean(off**2)), np.abs(off).mean(), np.sqrt(np.mean(np.square(energy))))]
 

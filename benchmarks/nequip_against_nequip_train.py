@@ -29,7 +29,7 @@ import json, sys
 from pathlib import Path
 from ase.io import read
 from psiflow_core.components import TrainingTask
-from psiflow_core.plugins import registry
+from psiflow_core.registry.plugins import registry
 
 name, options, energies, seed = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3]), int(sys.argv[4])
 data = read("train.xyz", ":"), read("valid.xyz", ":")
@@ -213,7 +213,7 @@ def judge(model: Path, test: list[Any]) -> list[float]:
         atoms = labelled.copy()
         atoms.calc = calculator
         energy.append((atoms.get_potential_energy() - labelled.get_potential_energy()) / len(atoms))
-        forces.append(atoms.get_forces() - labelled.get_forces())
+        forces.append(atoms.get_forces(apply_constraint=False) - labelled.get_forces(apply_constraint=False))
     off = np.concatenate(forces)
     return [1e3 * float(x) for x in (np.sqrt(np.mean(off**2)), np.abs(off).mean(), np.sqrt(np.mean(np.square(energy))))]
 

@@ -98,7 +98,7 @@ def toy_mace(**options: Any) -> Predictor:
 def labelled(atoms: Atoms, seed: int) -> Atoms:
     atoms.rattle(0.05, seed=seed)
     atoms.calc = EMT()
-    return with_label(atoms, Label(atoms.get_potential_energy(), atoms.get_forces()))
+    return with_label(atoms, Label(atoms.get_potential_energy(), atoms.get_forces(apply_constraint=False)))
 
 
 def water() -> Atoms:

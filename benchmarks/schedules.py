@@ -19,7 +19,7 @@ from ase.calculators.calculator import all_changes
 from tblite.ase import TBLite
 
 import psiflow_core as psiflow
-from psiflow_core.learning.records import read_campaign
+from psiflow_core.learning.driver.request import read_campaign
 
 HERE = Path(__file__).parent
 

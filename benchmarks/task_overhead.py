@@ -21,10 +21,11 @@ from parsl.config import Config
 from parsl.dataflow.dflow import DataFlowKernel
 
 from psiflow_core.builtin.executors import Local
-from psiflow_core.catalogue import executor
 from psiflow_core.components import Pool
-from psiflow_core.context import Context
-from psiflow_core.tasks import perform
+from psiflow_core.environments.catalogue import executor
+from psiflow_core.execution.context import Context
+from psiflow_core.execution.tasks.idle import IdleRequest
+from psiflow_core.execution.tasks.perform import perform
 
 
 def main() -> None:
@@ -65,18 +66,19 @@ def bare_kernel(folder: Path) -> DataFlowKernel:
 
 def through_parsl(app: object, tasks: int) -> float:
     start = time.perf_counter()
-    for future in [app("idle", {}) for _ in range(tasks)]:  # type: ignore[operator]
+    for future in [app("idle", {}, {}) for _ in range(tasks)]:  # type: ignore[operator]
         future.result()
     return tasks / (time.perf_counter() - start)
 
 
 def through_context(context: Context, tasks: int) -> float:
+    desk = context.desk()
     start = time.perf_counter()
     for number in range(tasks):
-        context.submit(str(number), "label", "idle", {})
+        desk.submit(str(number), IdleRequest())
     done = 0
     while done < tasks:
-        done += sum(1 for _ in context.completed())
+        done += sum(1 for _ in desk.completed())
     return tasks / (time.perf_counter() - start)
 
 

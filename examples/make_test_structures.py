@@ -1,4 +1,4 @@
-"""How `acetaldehyde_test.xyz` was made: a GFN2-xTB trajectory at 800 K, independent of anything psiflow learns.
+"""Makes `acetaldehyde_test.xyz`: a GFN2-xTB trajectory at 800 K, independent of psiflow.
 
 pip install tblite; python examples/make_test_structures.py
 """
@@ -16,7 +16,7 @@ FOLDER = Path(__file__).parent
 KELVIN = 800
 STRUCTURES = 30
 EVERY = 400
-"""Steps of 0.5 fs between two structures, ten times as many before the first."""
+"""Steps of 0.5 fs between two structures; ten times as many before the first."""
 
 atoms = ase.io.read(FOLDER / "acetaldehyde.xyz")
 atoms.calc = TBLite(method="GFN2-xTB", verbosity=0)
@@ -38,7 +38,7 @@ ase.io.write(FOLDER / "acetaldehyde_test.xyz", frames, format="extxyz", comment=
 
 
 def mean(values: list[float]) -> str:
-    """With its standard error, from means over twentieths of the trajectory."""
+    """The mean with its standard error, from means over twentieths of the trajectory."""
     blocks = np.mean(np.reshape(values, (20, -1)), axis=1)
     return f"{np.mean(blocks):.4g} ± {np.std(blocks, ddof=1) / np.sqrt(20):.2g}"
 

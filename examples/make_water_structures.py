@@ -1,4 +1,4 @@
-"""How `water.xyz` and `water_test.xyz` were made: random packings that GFN1-xTB has heated, independent of psiflow.
+"""Makes `water.xyz` and `water_test.xyz`: random packings, heated with GFN1-xTB, independent of psiflow.
 
 pip install tblite; python examples/make_water_structures.py
 """
@@ -17,13 +17,13 @@ from tblite.ase import TBLite
 FOLDER = Path(__file__).parent
 MOLECULES = 8
 DENSITIES = (0.85, 0.92, 1.0, 1.08, 1.15)
-"""Of the test structures, two of each. [g/cm³]"""
+"""Densities of the test structures, two structures each. [g/cm³]"""
 STEPS = 60
-"""Of 1 fs; twice as many before the first structure as between two."""
+"""Steps of 1 fs between two structures; twice as many before the first."""
 
 
 def packed(density: float, random: np.random.Generator) -> Atoms:
-    """Molecules turned at random, their oxygens at least 2.5 Å apart."""
+    """Molecules in random orientations, with oxygens at least 2.5 Å apart."""
     grams = MOLECULES * molecule("H2O").get_masses().sum() / units.mol
     edge = (grams / density * 1e24) ** (1 / 3)
     box = Atoms(cell=[edge] * 3, pbc=True)
@@ -38,7 +38,7 @@ def packed(density: float, random: np.random.Generator) -> Atoms:
 
 
 def heated(density: float, temperature: float, count: int, seed: int) -> list[Atoms]:
-    """Structures from a trajectory of its own."""
+    """Structures from one trajectory."""
     random = np.random.default_rng(seed)
     atoms = packed(density, random)
     atoms.calc = TBLite(method="GFN1-xTB", verbosity=0)

@@ -1,13 +1,12 @@
-"""Silicon: equation of state, and the relaxed crystal at rest and at 10 GPa, of a learned potential and of DFT itself.
+"""Silicon: equation of state, and relaxation at 0 and 10 GPa, by a learned potential compared with DFT.
 
 Walkers move an 8-atom cell of free shape at 600 K and learn PBE from CP2K, with stress. Seven perfect crystals are
-labelled but never learned from: they are the equation of state of the reference. Then a distorted crystal is relaxed
-with the potential alone, and DFT is asked what forces and stress are left there.
+labelled but not trained on: they give the equation of state of the reference. Then a distorted crystal is relaxed with
+the potential alone, and DFT computes the remaining forces and stress.
 
-Needs CP2K: thirty labels of about 12 s of processor each, and three trainings.
+Needs CP2K: thirty labels of about 12 s of processor time each, and three trainings.
 """
 
-import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,18 +16,18 @@ from ase import Atoms, units
 from ase.build import bulk
 from ase.eos import EquationOfState, birchmurnaghan
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from scipy.optimize import brentq
 
 import psiflow_core as psiflow
-from psiflow_core.components import LabelTask, SamplingTask, Walker
-from psiflow_core.plugins import build
-from psiflow_core.structures import Array, Label, label_of
 
 FOLDER = Path("campaigns/silicon")
+RELAXED = Path("campaigns/silicon-relaxed")
+"""The folder of the relaxations after the campaign."""
 EDGES = np.linspace(5.25, 5.67, 7)
-"""Of the crystals that the equation of state is fitted to. [Å]"""
+"""Lattice constants of the crystals for the equation of state. [Å]"""
 PRESSURES = (0.0, 10.0)
-"""At which the distorted crystal is relaxed. [GPa]"""
+"""Pressures at which the distorted crystal is relaxed. [GPa]"""
 GPA = 1e9 * units.Pascal
 
 learning = psiflow.OnlineLearning(
@@ -60,14 +59,14 @@ learning = psiflow.OnlineLearning(
 class EOS:
     """Birch and Murnaghan's equation of state (third order) of the 8-atom cell."""
 
-    volumes: Array
+    volumes: NDArray[np.float64]
     """[Å³]"""
-    energies: Array
+    energies: NDArray[np.float64]
     """[eV]"""
 
     @cached_property
     def parameters(self) -> tuple[float, float, float, float]:
-        """Energy [eV], bulk modulus [eV/Å³] and its pressure derivative at the minimum, and where that is [Å³]."""
+        """Energy [eV], bulk modulus [eV/Å³] and its pressure derivative at the minimum, and the volume there [Å³]."""
         fit = EquationOfState(self.volumes, self.energies, "birchmurnaghan")
         fit.fit()
         return tuple(float(one) for one in fit.eos_parameters)
@@ -92,22 +91,27 @@ class EOS:
 def main() -> None:
     crystals = [bulk("Si", cubic=True, a=edge) for edge in EDGES]
     starts = [bulk("Si", cubic=True, a=edge) for edge in (5.25, 5.40, 5.50, 5.65)]
-    result = learning.run(start=starts, folder=FOLDER, test=crystals)
-    print(result)
-    labelled = [atoms for atoms in result.dataset if atoms.info["psiflow_subset"] == "test"]
-    labelled.sort(key=Atoms.get_volume)
-    volumes = np.array([atoms.get_volume() for atoms in labelled])
-    dft = EOS(volumes, np.array([label_of(atoms).energy for atoms in labelled]))
-    learned = EOS(volumes, np.array([one.energy for one in result.potential.predict(labelled)]))
-    compare(dft, learned)
-    for pressure in PRESSURES:
-        crystal = relaxed(result.potential, pressure)
-        told(crystal, asked(crystal), dft.edge(pressure), pressure)
+    with psiflow.Context(folder=RELAXED, labels=FOLDER / "labels") as context:
+        result = learning.run(start=starts, folder=FOLDER, test=crystals, context=context)
+        print(result)
+        labelled = context.label(crystals, learning.reference).result()  # the campaign's own labels
+        volumes = np.array([atoms.get_volume() for atoms in labelled])
+        dft = EOS(volumes, labelled.energies)
+        learned = EOS(volumes, np.array([one.energy for one in result.potential.predict(list(labelled))]))
+        compare(dft, learned)
+        for pressure in PRESSURES:
+            relaxed = context.relax(
+                result.potential, distorted(), cell=True, pressure=1e4 * pressure, fmax=1e-3, tolerate=0
+            )
+            (crystal,) = context.label(relaxed, learning.reference, tolerate=0).result()
+            if not relaxed.result()[0].converged:
+                raise SystemExit(f"the relaxation at {pressure:g} GPa has not converged")
+            show(crystal, dft.edge(pressure), pressure)
     print(f"\n{draw(dft, learned)}")
 
 
 def compare(dft: EOS, learned: EOS) -> None:
-    """Print lattice constant, bulk modulus, and how far the energies are apart."""
+    """Print lattice constants, bulk moduli, and the error of the energies."""
     errors = 1e3 * (learned.energies - dft.energies) / 8
     print(f"\n{'equation of state':20}{'CP2K':>10}{'learned':>10}{'error':>10}")
     row = "{:20}{:10.3f}{:10.3f}{:+10.3f}  {:+.2f} %"
@@ -117,34 +121,23 @@ def compare(dft: EOS, learned: EOS) -> None:
     print(f"E(V): mean absolute error {np.abs(errors).mean():.2f} meV/atom, {EDGES[0]:.2f} to {EDGES[-1]:.2f} Å")
 
 
-def relaxed(potential: psiflow.TrainedPotential, pressure: float) -> Atoms:
-    """Atoms and cell at the potential's own minimum of the enthalpy, from a distorted crystal."""
+def distorted() -> Atoms:
+    """A strained crystal with displaced atoms."""
     atoms = bulk("Si", cubic=True, a=5.40)
     atoms.set_cell(atoms.cell @ (np.eye(3) + 0.02 * np.array([[1, 1, 0], [1, -1, 1], [0, 1, 0]])), scale_atoms=True)
     atoms.rattle(0.1, seed=1)
-    sampler = build(psiflow.sampler("ase", ensemble="optimise", relax_cell=True, pressure=1e4 * pressure, fmax=1e-3))
-    task = SamplingTask(steps=500, seed=0)
-    segment = sampler.sample(Walker(atoms), potential.calculator(), task, lambda step, atoms: None)
-    if not segment.finished:
-        raise SystemExit(f"the relaxation at {pressure:g} GPa has not converged within {task.steps} steps")
-    return segment.walker.structure
+    return atoms
 
 
-def asked(atoms: Atoms) -> Label:
-    """What the reference says of a structure."""
-    with tempfile.TemporaryDirectory() as folder:
-        return build(learning.reference).label(atoms, LabelTask(Path(folder)))
-
-
-def told(atoms: Atoms, label: Label, wanted: float, pressure: float) -> None:
-    """Print the lattice of a relaxed crystal beside the reference's, and what the reference finds left there."""
+def show(atoms: Atoms, wanted: float, pressure: float) -> None:
+    """Print the lattice of a relaxed crystal next to the reference's, and the remaining forces and stress by DFT."""
     edge = atoms.get_volume() ** (1 / 3)
     shape = np.abs(np.array(atoms.cell.angles()) - 90).max(), np.ptp(atoms.cell.lengths())
-    stress = (label.stress + pressure * GPA * np.array([1, 1, 1, 0, 0, 0])) / GPA
+    stress = (atoms.get_stress() + pressure * GPA * np.array([1, 1, 1, 0, 0, 0])) / GPA
     print(f"\nrelaxed at {pressure:g} GPa with the learned potential")
     print(f"  a         {edge:.3f} Å, {wanted:.3f} by CP2K's equation of state: {100 * (edge / wanted - 1):+.2f} %")
     print(f"  shape     lengths within {shape[1]:.3f} Å, angles within {shape[0]:.2f}° of a cube")
-    print(f"  CP2K says largest force {1e3 * np.linalg.norm(label.forces, axis=1).max():.1f} meV/Å")
+    print(f"  CP2K says largest force {1e3 * np.linalg.norm(atoms.get_forces(), axis=1).max():.1f} meV/Å")
     print(f"            stress off the pressure by at most {np.abs(stress).max():.2f} GPa")
 
 

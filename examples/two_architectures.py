@@ -1,11 +1,11 @@
-"""MACE and NequIP in one committee: each finds the structures that the other does not know, and both learn from them.
+"""MACE and NequIP in one committee: each finds structures that the other does not know, and both learn from them.
 
-Their packages cannot be installed together. MACE is in this environment; NequIP has one of its own:
+Their packages cannot be installed together. MACE is in this environment; NequIP has a separate one:
 
     psiflow env create nequip torch psiflow-nequip psiflow-openmm-sampler
     python examples/two_architectures.py
 
-A few minutes on two cores. The report compares both on structures that neither has seen.
+A few minutes on two cores. The report compares both on unseen structures.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Water at 300 K and 1 bar: a MACE committee learns PBE-D3(BJ) from CP2K, cell and all.
+"""Water at 300 K and 1 bar: a MACE committee learns PBE-D3(BJ) from CP2K, including the stress.
 
 Needs CP2K (on Debian: apt-get install cp2k).
 """
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 from ase import units
-from ase.io import read
 
 import psiflow_core as psiflow
 
@@ -42,7 +41,6 @@ result = learning.run(
 )
 print(result)
 
-segments = sorted(result.folder.glob("tasks/sample-*/attempt-*/walker-*.xyz"))[-2 * learning.walkers :]
-walked = [frame for file in segments for frame in read(file, ":")]
+walked = [frame for segment in result.trajectories[-2 * learning.trajectories :] for frame in segment.frames]
 densities = [sum(frame.get_masses()) / units.mol / (frame.get_volume() * 1e-24) for frame in walked]
 print(f"density in the last segments: {np.mean(densities):.2f} ± {np.std(densities):.2f} g/cm³")

@@ -1,64 +1,117 @@
-"""What is refused before anything is computed for it."""
+"""Refusal of unsuitable structures, before anything is computed for them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.cell import Cell
 from ase.data import chemical_symbols
 
+from psiflow_core.constraints import constraint_problem, fixed_atoms
 from psiflow_core.electrons import CHARGES, MOMENTS, electronic_problem
 from psiflow_core.errors import StructureError
-from psiflow_core.structures import Array
+from psiflow_core.structures import Array, charge_of, spin_of
 
 CLOSEST = 0.3
-"""Atoms nearer to each other than this are taken for a mistake in the input. [Å]"""
+"""Atoms closer to each other than this are an input error. [Å]"""
 
 CLOSEST_IMAGE = 1.5
-"""No crystal repeats after less than this: the shortest period of an element is beryllium's, 2.2 Å. [Å]"""
+"""The shortest allowed period. The shortest period of an elemental crystal is beryllium's, 2.2 Å. [Å]"""
 
 LAST_ELEMENT = len(chemical_symbols) - 1
 
 
-def check(structures: Sequence[Atoms], where: str = "structure", labelled: bool = False) -> None:
-    """Refuse structures that nothing should be computed for.
+def check(structures: Sequence[Atoms], where: str = "structure", labelled: bool = False, moving: bool = False) -> None:
+    """Refuse unsuitable structures.
 
     Args:
-        where: how the error begins; the structure's number follows.
-        labelled: they have labels, so that no reference is asked for them: a radical need not tell its spin.
+        structures: the structures.
+        where: the beginning of the error; the structure's number follows.
+        labelled: they have labels, so no reference computes them: a radical may lack its spin.
+        moving: walkers start from them, so at least one atom must be free to move.
 
     Raises:
-        StructureError: the first one that is empty, constrained, not finite, impossible in charge or spin, or
-            has overlapping atoms, by its number in the sequence.
+        StructureError: there are no structures, or one is empty, is not finite, has an impossible charge or spin,
+            overlapping atoms, or constraints other than FixAtoms. The error is about the first such structure.
     """
     if not structures:
         raise StructureError(f"{where}: there is no structure in it")
     for number, atoms in enumerate(structures):
-        problem = problem_of(atoms, labelled)
+        problem = problem_of(atoms, labelled) or (_stillness(atoms) if moving else None)
         if problem:
             raise StructureError(f"{where} {number} ({atoms.get_chemical_formula()}): {problem}")
 
 
+def refuse_other_charges(structures: Sequence[Atoms], potential: str) -> None:
+    """Refuse structures that differ in charge or spin only, which a potential of atoms alone cannot distinguish.
+
+    Args:
+        potential: its name, for the error.
+
+    Raises:
+        StructureError: one composition comes with two charges, or with two spins.
+    """
+    known: dict[str, tuple[int, int]] = {}
+    for atoms in structures:
+        formula, state = atoms.get_chemical_formula(), (charge_of(atoms), spin_of(atoms))
+        other = known.setdefault(formula, state)
+        if other != state:
+            raise StructureError(
+                f"{formula} comes with charge {other[0]} and spin {other[1]}, and with charge {state[0]} and spin "
+                f"{state[1]}; potential '{potential}' cannot distinguish them: learn each in a separate campaign"
+            )
+
+
+def check_cell(structures: Sequence[Atoms], changing: str, keeping: str) -> None:
+    """Refuse structures whose cell cannot change.
+
+    Args:
+        changing: the option that changes the cell, for the message: ``"ensemble='npt'"``.
+        keeping: the option that keeps it: ``"ensemble='nvt'"``.
+
+    Raises:
+        StructureError: a structure is not periodic in three directions, or has fixed atoms. A change of the cell
+            moves all atoms; atoms that stay in place would be strained relative to the others.
+    """
+    for number, atoms in enumerate(structures):
+        where = f"structure {number} ({atoms.get_chemical_formula()})"
+        if not atoms.pbc.all():
+            raise StructureError(
+                f"{where} is not periodic in all directions, but {changing} needs a periodic structure; "
+                f"use {keeping}, or give it a cell"
+            )
+        if fixed_atoms(atoms).any():
+            raise StructureError(
+                f"{where} has fixed atoms, but {changing} changes the cell, which would move them; "
+                f"use {keeping}, or free them: atoms.set_constraint()"
+            )
+
+
 def problem_of(atoms: Atoms, labelled: bool = False) -> str | None:
-    """Why nothing should be computed for a structure, as `check` says it."""
+    """Why a structure is unsuitable, in the words of `check`; None if it is suitable."""
     return _problem(atoms) or _problem_of_motion(atoms) or electronic_problem(atoms, labelled) or _overlap(atoms)
 
 
 def closest_pair(atoms: Atoms, cutoff: float) -> tuple[float, int, int] | None:
-    """The nearest two atoms, periodic images included, if nearer than ``cutoff`` [Å]: (distance, i, j)."""
+    """The closest pair of atoms, with periodic images, if closer than ``cutoff`` [Å]: (distance [Å], i, j)."""
     if not atoms.pbc.any():
         return _closest_of_molecule(atoms.positions, cutoff)
-    from ase.neighborlist import primitive_neighbor_list
-
-    cell, positions = _around(atoms)
-    first, second, distance = primitive_neighbor_list("ijd", atoms.pbc, cell, positions, cutoff)
+    first, second, distance = neighbour_distances(atoms, cutoff)
     if len(distance) == 0:
         return None
     nearest = int(np.argmin(distance))
     return float(distance[nearest]), int(first[nearest]), int(second[nearest])
+
+
+def neighbour_distances(atoms: Atoms, cutoff: float) -> tuple[Array, Array, Array]:
+    """All pairs of atoms closer than ``cutoff`` [Å], with periodic images: first atoms, second atoms, distances [Å]."""
+    from ase.neighborlist import primitive_neighbor_list
+
+    cell, positions = _around(atoms)
+    first, second, distances = primitive_neighbor_list("ijd", atoms.pbc, cell, positions, cutoff)
+    return first, second, distances
 
 
 def _closest_of_molecule(positions: Array, cutoff: float) -> tuple[float, int, int] | None:
@@ -68,27 +121,27 @@ def _closest_of_molecule(positions: Array, cutoff: float) -> tuple[float, int, i
         return None
     distances, neighbours = cKDTree(positions).query(positions, k=2)
     atom = int(np.argmin(distances[:, 1]))
-    other = next(int(found) for found in neighbours[atom] if found != atom)
+    other = next(int(neighbour) for neighbour in neighbours[atom] if neighbour != atom)
     distance = float(distances[atom, 1])
     return (distance, *sorted((atom, other))) if distance < cutoff else None  # type: ignore[return-value]
 
 
 def _around(atoms: Atoms) -> tuple[Array, Array]:
-    """Cell and positions for a list of neighbours, which fills the cell with bins.
+    """Cell and positions for a neighbour list, which divides the cell into bins.
 
-    A cell vector along which nothing repeats means nothing, however long; here it is as long as the atoms reach.
+    A cell vector without periodicity has no meaning, but may be very long; here it is as long as the atoms extend.
     """
     cell = np.asarray(Cell(np.where(atoms.pbc[:, None], atoms.cell, 0.0)).complete()).copy()
     positions = atoms.positions.copy()
     for axis in np.flatnonzero(~atoms.pbc):
-        heights = positions @ cell[axis]  # a unit vector, perpendicular to those that repeat
+        heights = positions @ cell[axis]  # a unit vector, perpendicular to the periodic ones
         positions -= heights.min() * cell[axis]
         cell[axis] *= max(float(np.ptp(heights)), 1.0)
     return cell, positions
 
 
 def shortest_period(atoms: Atoms) -> float:
-    """The shortest distance after which a structure repeats; infinite for a molecule. [Å]"""
+    """The shortest period of a structure; infinite for a molecule. [Å]"""
     from ase.geometry import minkowski_reduce
 
     if not atoms.pbc.any():
@@ -104,21 +157,20 @@ def _problem(atoms: Atoms) -> str | None:
         return "its positions or cell are not finite (NaN or infinity)"
     strange = np.flatnonzero((atoms.numbers < 1) | (atoms.numbers > LAST_ELEMENT))
     if len(strange):
-        return f"atom {strange[0]} is of no element (atomic number {atoms.numbers[strange[0]]}); name its element"
+        return f"atom {strange[0]} has no element (atomic number {atoms.numbers[strange[0]]}); give its element"
     if atoms.pbc.any() and not _spans(atoms):
         return "it is periodic but its cell vectors are missing or dependent"
-    if any(map(_holds, atoms.constraints)):
-        kinds = ", ".join(sorted({type(constraint).__name__ for constraint in atoms.constraints}))
-        return f"it has constraints ({kinds}), which are not kept; remove them: atoms.set_constraint()"
+    constrained = constraint_problem(atoms)
+    if constrained:
+        return constrained
     for name, what in ((MOMENTS, "magnetic moments"), (CHARGES, "charges")):
         if not np.isfinite(atoms.arrays.get(name, 0.0)).all():
             return f"its initial {what} are not finite (NaN or infinity)"
     return None
 
 
-def _holds(constraint: Any) -> bool:
-    """Whether a constraint is of any atom: some of ASE's readers give empty ones."""
-    return len(constraint.get_indices()) > 0 if hasattr(constraint, "get_indices") else True
+def _stillness(atoms: Atoms) -> str | None:
+    return "all its atoms are fixed, so no walker can move; free at least one" if fixed_atoms(atoms).all() else None
 
 
 def _problem_of_motion(atoms: Atoms) -> str | None:
@@ -128,7 +180,7 @@ def _problem_of_motion(atoms: Atoms) -> str | None:
     unsound = np.flatnonzero(~(np.isfinite(masses) & (masses > 0)))
     if len(unsound):
         return (
-            f"the mass of atom {unsound[0]} is {masses[unsound[0]]}, and a mass is above 0 amu; "
+            f"the mass of atom {unsound[0]} is {masses[unsound[0]]}, but a mass must be above 0 amu; "
             "atoms.set_masses('defaults') sets those of the elements"
         )
     return None
@@ -138,8 +190,8 @@ def _overlap(atoms: Atoms) -> str | None:
     period = shortest_period(atoms)
     if period < CLOSEST_IMAGE:
         return (
-            f"each atom is {period:.3f} Å from its own image (nearest allowed: {CLOSEST_IMAGE} Å), as with the cell of "
-            "1 Å that PDB files have for none; set its cell, or atoms.pbc = False"
+            f"each atom is {period:.3f} Å from its own image (nearest allowed: {CLOSEST_IMAGE} Å); PDB files without "
+            "a cell have one of 1 Å; set its cell, or atoms.pbc = False"
         )
     close = closest_pair(atoms, CLOSEST)
     if close:

@@ -1,4 +1,4 @@
-"""How many electrons a structure has and how their spins are paired: under whatever name it says so."""
+"""The number of electrons of a structure and their spin, under any of the names in use."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ MOMENTS = "initial_magmoms"
 """ASE's array of initial magnetic moments, shape (atoms,) or, not collinear, (atoms, 3). [μB]"""
 
 NEARLY = 0.05
-"""Initial charges or moments whose sum is as near as this to a whole number have it for their sum: they are rounded."""
+"""Sums of initial charges or moments are rounded to a whole number that is as near as this."""
 
 LARGEST = 10**6
-"""A charge or multiplicity beyond this is no number of electrons."""
+"""A charge or multiplicity beyond this is not a number of electrons."""
 
 HELD = 4
-"""Electrons that an atom can hold beyond its own: carbides have C⁴⁻, and nothing has more."""
+"""The largest negative charge per atom: carbides have C⁴⁻, and no ion has more. [e]"""
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class Quantity:
     """Its name in ``info``."""
     default: int
     names: frozenset[str]
-    """Names for the same number, in small letters and without `_`."""
+    """Other names for it, in small letters and without `_`."""
     arrays: tuple[str, ...]
-    """Arrays whose sum says it."""
+    """Arrays with this sum."""
 
 
 CHARGE = Quantity(
@@ -82,51 +82,51 @@ UNCLEAR = {
     "initialmagneticmoments": "write atoms.set_initial_magnetic_moments(…)",
     "spins": "write atoms.set_initial_magnetic_moments(…)",
 }
-"""Names that different programs give different meanings, or that say it in other units, and the way out."""
+"""Names with different meanings in different programs, or for related numbers, and the way out."""
 
 ALLUDES = re.compile(r"charge|^chg|chg$|spin|multiplicit|magneti[sz]ation|magmom|magneticmoment|electrons|unpaired")
-"""What is in every other name of the charge, the spin or the number of electrons, as in `charge_state`, `mol_spin`."""
+"""Parts of other names for the charge, spin or number of electrons, such as `charge_state` or `mol_spin`."""
 
 SETTINGS = {"nspin", "ispin"}
-"""Spin channels of a calculation: no multiplicity."""
+"""Names for the spin channels of a calculation, which are not a multiplicity."""
 
 
 def charge_of(atoms: Atoms) -> int:
-    """The total charge, 0 where nothing is said of it. [e]
+    """The total charge; 0 if the structure does not give it. [e]
 
-    It is ``info["charge"]``, the same under a name of `CHARGE`, or the sum of ASE's initial charges, rounded; whether
-    that is whole, and fits to what is told, is `electronic_problem`'s to say.
+    It is ``info["charge"]``, or the value under another name of `CHARGE`, or the rounded sum of ASE's initial charges.
+    `electronic_problem` checks that this sum is whole and agrees with a given number.
 
     Raises:
-        StructureError: it is not a whole number, or two names say different ones.
+        StructureError: it is not a whole number, or two names have different values.
     """
     return _settled(atoms, CHARGE)
 
 
 def spin_of(atoms: Atoms) -> int:
-    """The spin multiplicity 2S+1, 1 where nothing is said of it.
+    """The spin multiplicity 2S+1; 1 if the structure does not give it.
 
-    It is ``info["spin"]``, the same under a name of `SPIN`, or, of a molecule, the size of the sum of ASE's initial
-    magnetic moments, plus 1. A crystal's moments say how its spins are ordered, and its reference settles the rest.
+    It is ``info["spin"]``, or the value under another name of `SPIN`, or, for a molecule, the size of the sum of ASE's
+    initial magnetic moments plus 1. The moments of a crystal are its spin order; its reference decides the total.
 
     Raises:
-        StructureError: it is not a whole number, or two names say different ones.
+        StructureError: it is not a whole number, or two names have different values.
     """
     return _settled(atoms, SPIN)
 
 
 def electrons(atoms: Atoms) -> dict[str, int]:
-    """Charge and spin multiplicity, each if the structure says anything of it, under the names of ``info``.
+    """Charge and spin multiplicity, each if the structure gives it, by their names in ``info``.
 
     Raises:
         StructureError: as `charge_of` and `spin_of`.
     """
-    return {quantity.key: _settled(atoms, quantity) for quantity in (CHARGE, SPIN) if _says(atoms, quantity)}
+    return {quantity.key: _settled(atoms, quantity) for quantity in (CHARGE, SPIN) if _has(atoms, quantity)}
 
 
-def _says(atoms: Atoms, quantity: Quantity) -> bool:
-    """Whether anything is said of it, by a name or an array."""
-    return bool(_told(atoms, quantity) or _sums(atoms, quantity))
+def _has(atoms: Atoms, quantity: Quantity) -> bool:
+    """Whether the structure gives this quantity, by a name or an array."""
+    return bool(_given(atoms, quantity) or _sums(atoms, quantity))
 
 
 def says_electrons(name: str) -> bool:
@@ -135,16 +135,17 @@ def says_electrons(name: str) -> bool:
 
 
 def array_of(atoms: Atoms, name: str) -> NDArray[np.float64] | None:
-    """Initial charges or moments if any is not zero."""
+    """Initial charges or moments, if any of them is not zero."""
     values = atoms.arrays.get(name)
     return None if values is None or not values.any() else np.asarray(values, float)
 
 
 def electronic_problem(atoms: Atoms, labelled: bool = False) -> str | None:
-    """Why no reference can compute this number of electrons, or this spin.
+    """Why no reference can compute a structure with this number of electrons or this spin; None if there is no problem.
 
     Args:
-        labelled: it need not be computed; then only what cannot be understood is a problem.
+        atoms: the structure.
+        labelled: it is not to be computed: then only unclear or contradictory numbers are a problem.
     """
     try:
         charge, spin = charge_of(atoms), spin_of(atoms)
@@ -159,7 +160,7 @@ def electronic_problem(atoms: Atoms, labelled: bool = False) -> str | None:
             f"its charge is {charge}, which leaves {protons - charge} electrons to {protons} protons; it can be "
             f"{-most} to {protons - 1}; set info['charge']"
         )
-    counted = _says(atoms, SPIN) or not atoms.pbc.any()  # a crystal that says nothing: its reference settles it
+    counted = _has(atoms, SPIN) or not atoms.pbc.any()  # a crystal without a given spin: its reference decides it
     count = protons - charge
     if counted and not (1 <= spin <= count + 1 and (count + spin) % 2):
         kind = "an odd one" if count % 2 == 0 else "an even one"
@@ -167,20 +168,20 @@ def electronic_problem(atoms: Atoms, labelled: bool = False) -> str | None:
             f"{count} electrons cannot have spin multiplicity {spin}, but {kind} up to {count + 1}; "
             "set info['spin'] (2S+1) and info['charge']"
         )
-    return _found_otherwise(atoms)
+    return _contradicted_by_results(atoms)
 
 
 def _settled(atoms: Atoms, quantity: Quantity) -> int:
-    """The number that is told; else the one that its arrays add up to."""
-    told = _told(atoms, quantity)
-    if len(set(told.values())) > 1:
-        raise StructureError(_differ(quantity, told))
+    """The given number; without one, the sum of its array; without an array, its default."""
+    given = _given(atoms, quantity)
+    if len(set(given.values())) > 1:
+        raise StructureError(_differ(quantity, given))
     sums = [total for total in _sums(atoms, quantity).values() if np.isfinite(total)]
-    return next(iter(told.values()), round(sums[0]) if sums else quantity.default)
+    return next(iter(given.values()), round(sums[0]) if sums else quantity.default)
 
 
-def _told(atoms: Atoms, quantity: Quantity) -> dict[str, int]:
-    """What is said of it in ``info``, by where it is said."""
+def _given(atoms: Atoms, quantity: Quantity) -> dict[str, int]:
+    """The numbers given in ``info`` for this quantity, by their place."""
     return {
         f"info['{name}']": _whole(f"info['{name}']", value)
         for name, value in atoms.info.items()
@@ -189,7 +190,7 @@ def _told(atoms: Atoms, quantity: Quantity) -> dict[str, int]:
 
 
 def _sums(atoms: Atoms, quantity: Quantity) -> dict[str, float]:
-    """What arrays add up to; moments by the size of their sum, and those of a crystal are an order, no multiplicity."""
+    """The sums of arrays; for moments the size of their sum. A crystal's moments are an order, not a multiplicity."""
     if quantity is SPIN and atoms.pbc.any():
         return {}
     sums = {}
@@ -202,54 +203,54 @@ def _sums(atoms: Atoms, quantity: Quantity) -> dict[str, float]:
 
 
 def _contradiction(atoms: Atoms, quantity: Quantity) -> str | None:
-    """Why an array cannot be meant so; beside a number that is told it is a guess, and has to round to it."""
-    number, told = _settled(atoms, quantity), _told(atoms, quantity)
+    """Why an array is inconsistent. Next to a given number, the array's sum is an estimate that must round to it."""
+    number, given = _settled(atoms, quantity), _given(atoms, quantity)
     for name, total in _sums(atoms, quantity).items():
-        if not told and abs(total - round(total)) > NEARLY:
-            return f"its {name} do not add up to a whole number; set ones that do, or del atoms.arrays['{name}']"
+        if not given and abs(total - round(total)) > NEARLY:
+            return f"its {name} do not add up to a whole number; correct them, or del atoms.arrays['{name}']"
         if abs(total - number) >= 0.5:
-            return _differ(quantity, {**told, f"the sum of {name}": round(total, 2)})
+            return _differ(quantity, {**given, f"the sum of {name}": round(total, 2)})
     return None
 
 
-def _differ(quantity: Quantity, said: Mapping[str, float]) -> str:
-    ways = ", ".join(f"{name} says {value:g}" for name, value in said.items())
-    return f"its {quantity.key} is told in several ways that differ ({ways}); keep the right one"
+def _differ(quantity: Quantity, given: Mapping[str, float]) -> str:
+    values = ", ".join(f"{name} is {value:g}" for name, value in given.items())
+    return f"it has several values for {quantity.key} that differ ({values}); keep the right one"
 
 
 def _whole(name: str, value: Any) -> int:
     number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
     if not number or not float(value).is_integer():
-        raise StructureError(f"{name} is {value!r}, not a whole number; set it to one")
+        raise StructureError(f"{name} is {value!r}, not a whole number; set it to a whole number")
     if abs(value) > LARGEST:
-        raise StructureError(f"{name} is {value!r}, and no structure has so many electrons; set the right number")
+        raise StructureError(f"{name} is {value!r}, but no structure has so many electrons; set the right number")
     return int(value)
 
 
 def _unclear(atoms: Atoms) -> str | None:
-    """What may be charge or spin, and cannot be told to be."""
+    """A number that may be the charge or spin, but is not clearly so."""
     for place, content in (("info", atoms.info), ("arrays", atoms.arrays)):
         for name, value in content.items():
             known = name in (CHARGES, MOMENTS) and place == "arrays"
             way = _way_out(_letters(name), value)
             if way and not known and not _is_zero(value) and not _agrees(atoms, _letters(name), value):
-                return f"{place}['{name}'] may decide its label; {way}, and remove it: it is not read"
+                return f"{place}['{name}'] may decide its label, but is not read; {way}, and remove it"
     return None
 
 
 def _way_out(letters: str, value: Any) -> str | None:
-    """What to write instead of a number that may be charge or spin; None if it is neither."""
+    """The replacement for a number that may be the charge or spin; None if it is neither."""
     if letters in UNCLEAR:
         return UNCLEAR[letters]
     number = np.asarray(value)
     whole = number.size == 1 and number.dtype.kind in "iuf" and float(number.reshape(())).is_integer()
     if not whole or letters in CHARGE.names | SPIN.names | SETTINGS or not ALLUDES.search(letters):
         return None
-    return "write info['charge'] if it is the charge, info['spin'] (2S+1) if it tells the spin"
+    return "write info['charge'] if it is the charge, info['spin'] (2S+1) if it is the spin"
 
 
 def _agrees(atoms: Atoms, letters: str, value: Any) -> bool:
-    """Whether it says once more what is known of the structure."""
+    """Whether the number agrees with the known charge or spin of the structure."""
     if np.size(value) != 1 or np.asarray(value).dtype.kind not in "iuf":
         return False
     if "unpaired" in letters or "magn" in letters or "magmom" in letters or letters == "uhf":
@@ -263,22 +264,22 @@ def _agrees(atoms: Atoms, letters: str, value: Any) -> bool:
     return bool(np.all(np.asarray(value) == known)) and letters not in ("q", "nalpha", "nbeta")
 
 
-def _found_otherwise(atoms: Atoms) -> str | None:
-    """What the structure's own calculation found, if it was of another charge or, for a molecule, of another spin."""
+def _contradicted_by_results(atoms: Atoms) -> str | None:
+    """Whether the structure's own calculation had another charge or, for a molecule, another spin."""
     results = getattr(atoms.calc, "results", {})
     charge = charge_of(atoms)
-    found = float(np.sum(results.get("charges", charge)))
-    if np.isfinite(found) and abs(found - round(found)) < NEARLY and round(found) != charge:
+    computed = float(np.sum(results.get("charges", charge)))
+    if np.isfinite(computed) and abs(computed - round(computed)) < NEARLY and round(computed) != charge:
         return (
-            f"its charge is {charge}, and the charges that its calculation found add up to {found:.2f}; "
+            f"its charge is {charge}, but the charges in its calculator's results add up to {computed:.2f}; "
             "set info['charge'], or remove them"
         )
     unpaired = spin_of(atoms) - 1
     moment = float(np.linalg.norm(np.asarray(results.get("magmom", unpaired), float)))
     if not atoms.pbc.any() and abs(moment - unpaired) >= 0.5:
         return (
-            f"its spin multiplicity is {unpaired + 1}, and its calculation found a magnetic moment of {moment:.2f} μB; "
-            "set info['spin'] (2S+1)"
+            f"its spin multiplicity is {unpaired + 1}, but the magnetic moment in its calculator's results is "
+            f"{moment:.2f} μB; set info['spin'] (2S+1)"
         )
     return None
 

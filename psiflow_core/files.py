@@ -1,7 +1,7 @@
-"""Files that others see whole or not at all, that survive a loss of power where they have to, and that are believed.
+"""Reading and writing of psiflow's own files: atomic, durable where necessary, and checked for damage.
 
-A file of psiflow's own gives its content, or `FileCorrupt` in one sentence, whatever has become of it. One that holds
-plain data is sealed with a hash over them: a digit that a disk has changed is noticed.
+Reading one of these files gives its content or raises `FileCorrupt` with one sentence. A file of plain data is sealed
+with a hash of the data: even one changed digit is noticed.
 """
 
 from __future__ import annotations
@@ -20,34 +20,47 @@ from typing import Any
 
 from psiflow_core.errors import CampaignError, FileCorrupt
 
+LATE = 90.0
+"""How long a file may take to appear on another machine: network file systems remember the absence of files. [s]"""
+
+LOCAL = frozenset(
+    [
+        *("apfs", "btrfs", "exfat", "ext2", "ext3", "ext4", "f2fs", "hfs", "jfs", "ntfs", "overlay", "ramfs"),
+        *("reiserfs", "rootfs", "tmpfs", "vfat", "xfs", "zfs"),
+    ]
+)
+"""File systems of one machine, on which a file appears at once."""
+
 SEAL = "seal"
-"""Under this name stands the hash of everything else in a sealed file."""
+"""The key of a sealed file's hash, which covers all other keys."""
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's content; raises `OSError` where it cannot be read."""
+    """SHA-256 of a file's content; raises `OSError` if it cannot be read."""
     require_end(path)
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def write_atomically(path: Path, content: bytes, durable: bool = True) -> None:
-    """Write a file that others see whole or not at all.
+    """Write a file atomically: other processes see all of it or nothing.
 
     Args:
-        durable: it survives a loss of power once it is seen; without, only the death of processes.
+        path: the file.
+        content: its new content.
+        durable: the file also survives a loss of power, not only the death of processes.
     """
-    with _replacing(path, durable) as temporary:
+    with replacing(path, durable) as temporary:
         temporary.write_bytes(content)
 
 
 def write_json(path: Path, plain: Any, durable: bool = False) -> None:
-    """Write plain data so that others see all of it or nothing; `durable` survives a loss of power."""
+    """Write plain data atomically as JSON; with `durable`, the file survives a loss of power."""
     write_atomically(path, json.dumps(plain).encode(), durable)
 
 
 def write_sealed(path: Path, plain: dict[str, Any], durable: bool = False) -> None:
-    """Write plain data, their keys text, so that `read_sealed` knows whether they are still what was written."""
+    """Write plain data with text keys and a hash, by which `read_sealed` notices any change."""
     write_atomically(path, sealed(plain), durable)
 
 
@@ -57,19 +70,19 @@ def sealed(plain: dict[str, Any]) -> bytes:
 
 
 def read_sealed(path: Path, kind: type[FileCorrupt] = FileCorrupt) -> dict[str, Any]:
-    """What `write_sealed` wrote.
+    """The data that `write_sealed` wrote.
 
     Raises:
-        FileCorrupt, as ``kind``: the file is missing, cannot be read, or is not what was written.
+        FileCorrupt, as ``kind``: the file is missing, cannot be read, or has changed.
     """
     plain = read_json(path, (), kind)
     if plain.pop(SEAL, None) != _seal(plain):
-        raise kind(f"{path} is damaged: it is not what was written")
+        raise kind(f"{path} is damaged: its content has changed since it was written")
     return plain
 
 
 def read_json(path: Path, keys: Iterable[str], kind: type[FileCorrupt] = FileCorrupt) -> dict[str, Any]:
-    """A JSON object with these keys, of a file that has no seal.
+    """A JSON object with these keys, from a file without a seal.
 
     Raises:
         FileCorrupt, as ``kind``: the file is missing, cannot be read, or holds something else.
@@ -77,25 +90,48 @@ def read_json(path: Path, keys: Iterable[str], kind: type[FileCorrupt] = FileCor
     with believing(path, kind):
         plain = json.loads(path.read_bytes())
         if not isinstance(plain, dict):
-            raise TypeError(f"no JSON object, but {type(plain).__name__}")
+            raise TypeError(f"not a JSON object, but {type(plain).__name__}")
         missing = [key for key in keys if key not in plain]
         if missing:
             raise KeyError(", ".join(missing))
     return plain
 
 
+def may_be_late(path: Path) -> bool:
+    """Whether a missing file may appear later: it is on a file system of several machines, or on an unknown one.
+
+    Its folder is opened anew, because that renews what some of these file systems remember.
+    """
+    if path.exists() or file_system(path) in LOCAL:
+        return False
+    with contextlib.suppress(OSError):
+        os.listdir(path.parent)
+    return not path.exists()
+
+
+def file_system(path: Path) -> str:
+    """The type of the file system of a path, by the system's table of mounts; empty if that is unknown."""
+    with contextlib.suppress(OSError):
+        mounts = [line.split(" ") for line in Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()]
+        found = [(words[4].replace("\\040", " "), words[words.index("-") + 1]) for words in mounts if "-" in words]
+        real = path.absolute().resolve()
+        inside = [(len(place), kind) for place, kind in found if real.is_relative_to(place)]
+        return max(inside, default=(0, ""))[1]
+    return ""
+
+
 @contextlib.contextmanager
 def believing(path: Path, kind: type[FileCorrupt] = FileCorrupt) -> Iterator[None]:
-    """Read a file of psiflow's own, and make of its content what it should be.
+    """A block that reads and parses one of psiflow's own files.
 
     Raises:
-        FileCorrupt, as ``kind``: whatever goes wrong in the block is the file's fault.
+        FileCorrupt, as ``kind``: the file is missing or cannot be read, or its content raised an error in the block.
     """
     try:
         require_end(path)
         yield
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise kind(f"{path} is missing") from error
+        raise kind(f"{path} is missing", late=may_be_late(path)) from error
     except OSError as error:
         raise kind(f"{path} cannot be read ({error.strerror})", barred=isinstance(error, PermissionError)) from error
     except UNBELIEVABLE as error:
@@ -103,7 +139,7 @@ def believing(path: Path, kind: type[FileCorrupt] = FileCorrupt) -> Iterator[Non
 
 
 UNBELIEVABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, MemoryError)
-"""What reading a file raises that holds something else than it should."""
+"""The errors of code that parses a damaged file."""
 
 
 @contextlib.contextmanager
@@ -111,14 +147,14 @@ def writing(folder: Path) -> Iterator[None]:
     """Write into a campaign's folder.
 
     Raises:
-        CampaignError: it takes nothing.
+        CampaignError: it cannot be written.
     """
     try:
         yield
     except OSError as error:
         raise CampaignError(
-            f"cannot write into {folder}: {error.strerror}; what is there is kept. Mend that and run the same again, "
-            "or copy the campaign and go on with the copy"
+            f"cannot write into {folder}: {error.strerror}; its files are kept. Remove the cause and run the same "
+            "again, or copy the campaign and continue with the copy"
         ) from error
 
 
@@ -132,47 +168,47 @@ def holds(path: Path, content: bytes) -> bool:
 
 
 def require_end(path: Path) -> None:
-    """Raise `OSError` for what is never read to its end: whoever opens a pipe waits, and a device may give for ever."""
+    """Raise `OSError` for files without an end: reading a pipe may wait forever, and so may reading a device."""
     mode = path.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise OSError(errno.EINVAL, "it is no file, but a pipe, a socket or a device", str(path))
+        raise OSError(errno.EINVAL, "it is not a file, but a pipe, a socket or a device", str(path))
 
 
 def put_aside(path: Path) -> None:
-    """Give what lies at a path, and cannot be believed, another name beside it."""
+    """Rename a damaged file or folder, in the same folder."""
     target = path.with_name(f"{path.name}.damaged")
     path.rename(target if not target.exists() else target.with_name(f"{target.name}-{uuid.uuid4().hex[:8]}"))
 
 
 def _seal(plain: dict[str, Any]) -> str:
-    """A hash that does not depend on the order of the keys; what is not a number is allowed, for losses may be so."""
+    """A hash that does not depend on the order of the keys. NaN and infinity are allowed, because losses may be so."""
     return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def make_durable(path: Path) -> None:
-    """Wait until a file, and its name, would survive a loss of power; the name of its folder, too."""
+    """Wait until a file, its name and the name of its folder would survive a loss of power."""
     _sync(path)
     _sync_folder(path.parent)
     _sync_folder(path.parent.parent)
 
 
 def copy_atomically(source: Path, target: Path) -> None:
-    """A copy of a file that others see whole or not at all, and that survives a loss of power once it is seen."""
-    with _replacing(target, durable=True) as temporary:
+    """Copy a file atomically; the copy survives a loss of power."""
+    with replacing(target, durable=True) as temporary:
         shutil.copyfile(source, temporary)
 
 
 @contextlib.contextmanager
-def _replacing(path: Path, durable: bool) -> Iterator[Path]:
-    """A file beside ``path`` that takes its place when the block has ended well, and is gone otherwise."""
-    _make_folder(path.parent, durable)
+def replacing(path: Path, durable: bool) -> Iterator[Path]:
+    """A temporary file next to ``path``. It replaces ``path`` if the block succeeds, and is deleted otherwise."""
+    make_folder(path.parent, durable)
     temporary = path.parent / f".{path.name}-{uuid.uuid4().hex[:8]}"
     try:
         yield temporary
         if durable:
             _sync(temporary)
         if path.is_dir():
-            put_aside(path)  # a folder in the place of a file is nobody's, and nothing could be written there
+            put_aside(path)  # a folder in the place of the file would prevent the replacement
         os.replace(temporary, path)
         if durable:
             _sync_folder(path.parent)
@@ -181,21 +217,21 @@ def _replacing(path: Path, durable: bool) -> Iterator[Path]:
         raise
 
 
-def _make_folder(folder: Path, durable: bool) -> None:
-    """A folder, its parents included; where `durable`, its name survives a loss of power."""
+def make_folder(folder: Path, durable: bool) -> None:
+    """Make a folder and its parents; with `durable`, their names survive a loss of power."""
     if not folder.is_dir():
-        _make_folder(folder.parent, durable)
+        make_folder(folder.parent, durable)
         folder.mkdir(exist_ok=True)
         if durable:
             _sync_folder(folder.parent)
 
 
 NOT_SYNCED = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM, errno.EROFS)
-"""What CIFS and some FUSE file systems say of folders; and those of others, to which this user adds nothing."""
+"""The errors of syncing a folder on CIFS and some FUSE file systems, and of other users' folders."""
 
 
 def _sync_folder(folder: Path) -> None:
-    """Write a folder's list of names to its disk, where its file system can."""
+    """Write a folder's list of names to the disk, if its file system can."""
     try:
         _sync(folder)
     except OSError as error:
@@ -204,7 +240,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Wait until what was written is on the disk."""
+    """Wait until a file's content is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,8 +1,8 @@
-"""Structures and their labels: units, checks, content hash, and the plain data they travel as.
+"""Structures and their labels: units, content hash, and conversion to plain data.
 
 A structure is an `ase.Atoms` (Å, amu, ASE's unit of time); its total charge [e] is ``info["charge"]``
-(default 0), its spin multiplicity 2S+1 is ``info["spin"]`` (default 1), and `electrons` tells which other names
-are known. Initial charges [e] and magnetic moments [μB] travel with it, constraints do not. A label is in eV and Å.
+(default 0), its spin multiplicity 2S+1 is ``info["spin"]`` (default 1); `electrons` lists the other names for them.
+Initial charges [e], magnetic moments [μB] and fixed atoms are part of the structure. A label is in eV and Å.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import chemical_symbols, ground_state_magnetic_moments
 from numpy.typing import NDArray
 
+from psiflow_core.constraints import fix, fixed_atoms
 from psiflow_core.electrons import CHARGES, array_of, electrons, says_electrons
 from psiflow_core.electrons import MOMENTS as MOMENTS
 from psiflow_core.electrons import charge_of as charge_of
@@ -27,16 +28,16 @@ from psiflow_core.errors import StructureError
 
 Array = NDArray[np.float64]
 Plain = dict[str, Any]
-"""What crosses process borders: numbers, text, lists and dictionaries, as JSON knows them."""
+"""JSON data for other processes and files: numbers, text, lists and dictionaries."""
 
 KEPT_ARRAYS = {"momenta": (-1, 3), "masses": (-1,)}
-"""Arrays that travel with a structure where it has them, and their shapes; masses other than the elements' own."""
+"""Optional arrays of a structure that are kept, and their shapes; masses only if they differ from the elements'."""
 
 ELECTRONIC = (CHARGES, MOMENTS)
-"""Arrays that travel with a structure where any number in them is not zero: a label may depend on them."""
+"""Arrays of a structure that are kept if any of their numbers is not zero: a label may depend on them."""
 
 UNPAIRED = {"Ce": 1 - 1, "Es": 4 - 1}
-"""Unpaired electrons of free atoms for which ASE's table has a number that theirs cannot have.
+"""Unpaired electrons of the free atoms for which ASE's table has an impossible number.
 
 Their ground levels are 4f 5d 6s² ¹G°₄ and 5f¹¹ 7s² ⁴I°₁₅⸝₂: Martin, Musgrove, Kotochigova and Sansonetti, "Ground
 Levels and Ionization Energies for the Neutral Atoms", NIST.
@@ -45,10 +46,10 @@ Levels and Ionization Energies for the Neutral Atoms", NIST.
 
 @dataclass(frozen=True)
 class Label:
-    """What a reference says of a structure."""
+    """The result of a reference for a structure."""
 
     energy: float
-    """Total energy, of which the forces are minus the gradient: with smeared occupations, the free energy. [eV]"""
+    """Total energy whose negative gradient is the forces; with smeared occupations this is the free energy. [eV]"""
     forces: Array
     """Minus the gradient of the energy, shape (atoms, 3). [eV/Å]"""
     stress: Array | None = None
@@ -69,7 +70,7 @@ class Label:
 
 
 def with_label(atoms: Atoms, label: Label) -> Atoms:
-    """A copy of the structure that carries the label where ASE, and its file formats, look for it."""
+    """A copy of the structure with the label in a calculator, where ASE and its file formats look for it."""
     labelled = atoms.copy()
     results: dict[str, Any] = {"energy": label.energy, "forces": label.forces}
     if label.stress is not None:
@@ -79,30 +80,30 @@ def with_label(atoms: Atoms, label: Label) -> Atoms:
 
 
 def results_of(atoms: Atoms) -> dict[str, Any]:
-    """What the structure's calculator found for it; nothing if it has been moved or changed since."""
+    """The results of the structure's calculator; empty if the structure was moved or changed since."""
     calculator = atoms.calc
-    found = {name: value for name, value in getattr(calculator, "results", {}).items() if value is not None}
-    if found and hasattr(calculator, "check_state"):
-        return {} if calculator.check_state(atoms) else found
-    return found
+    results = {name: value for name, value in getattr(calculator, "results", {}).items() if value is not None}
+    if results and hasattr(calculator, "check_state"):
+        return {} if calculator.check_state(atoms) else results
+    return results
 
 
 def energy_in(results: dict[str, Any]) -> Any:
-    """The energy whose gradient the forces are: the free energy, where there is one."""
+    """The energy that is consistent with the forces: the free energy, if there is one."""
     return results["free_energy"] if "free_energy" in results else results["energy"]
 
 
 def is_labelled(atoms: Atoms) -> bool:
-    """Whether `label_of` finds one."""
+    """Whether the structure has a label for `label_of`."""
     results = results_of(atoms)
     return "forces" in results and not {"energy", "free_energy"}.isdisjoint(results)
 
 
 def label_of(atoms: Atoms) -> Label:
-    """The label that a structure carries; its energy is that of `energy_in`.
+    """The label of a structure; its energy is that of `energy_in`.
 
     Raises:
-        StructureError: it carries none, has been changed since it was computed, or it is not made of numbers.
+        StructureError: it has none, was changed since it was computed, or its values are not numbers.
     """
     results = results_of(atoms)
     if not is_labelled(atoms):
@@ -114,7 +115,7 @@ def label_of(atoms: Atoms) -> Label:
         given = None if stress is None else np.asarray(stress, float)
         return Label(float(energy_in(results)), np.asarray(results["forces"], float), given)
     except (TypeError, ValueError):
-        raise StructureError(f"the label of {atoms.get_chemical_formula()} is not made of numbers") from None
+        raise StructureError(f"the label of {atoms.get_chemical_formula()} has values that are not numbers") from None
 
 
 def isolated_atom(symbol: str) -> Atoms:
@@ -137,14 +138,15 @@ def isolated_atom(symbol: str) -> Atoms:
 
 
 def digest(atoms: Atoms) -> str:
-    """The content hash of a structure: SHA-256 over all that its label depends on, and nothing else.
+    """The content hash of a structure: SHA-256 over exactly the data on which its label depends.
 
-    That is species, positions, charge, spin, periodicity, the cell where it is periodic, and initial charges and
-    magnetic moments where any is not zero (they decide which spin order a crystal's label is for); momenta, names,
-    tags and calculators do not count.
+    These are species, positions, charge, spin, periodicity, periodic cell vectors, and initial charges and magnetic
+    moments that are not all zero (they decide the spin order of a crystal's label). Momenta, names, tags and
+    calculators do not count. Fixed atoms do not count either: a label has the forces on all atoms, so it is the same
+    whether or not atoms are fixed.
 
     Raises:
-        StructureError: charge or spin are not whole numbers, or told twice.
+        StructureError: charge or spin is not a whole number, or two of their names disagree.
     """
     pbc = np.asarray(atoms.pbc, bool)
     cell = np.where(pbc[:, None], np.asarray(atoms.cell), 0.0)
@@ -163,14 +165,20 @@ def digest(atoms: Atoms) -> str:
     return hasher.hexdigest()
 
 
+def moving_digest(atoms: Atoms) -> str:
+    """The content hash including fixed atoms, if there are any: walkers from the structure depend on them."""
+    fixed, key = np.flatnonzero(fixed_atoms(atoms)).tolist(), digest(atoms)
+    return sha256([key, fixed]) if fixed else key
+
+
 def to_plain(atoms: Atoms) -> Plain:
     """The structure as JSON data, exact to the last bit.
 
-    Momenta, masses, initial charges and magnetic moments other than zero, and a label go along where it has them.
-    Charge and spin, under whatever name they are told, are ``charge`` and ``spin`` from here on.
+    Momenta, masses, fixed atoms, initial charges and magnetic moments other than zero, and a label are included if
+    the structure has them. Charge and spin are renamed to ``charge`` and ``spin``.
 
     Raises:
-        StructureError: charge or spin are not whole numbers, or told twice.
+        StructureError: charge or spin is not a whole number, or two of their names disagree.
     """
     plain: Plain = {
         "numbers": atoms.numbers.tolist(),
@@ -182,6 +190,9 @@ def to_plain(atoms: Atoms) -> Plain:
             **electrons(atoms),
         },
     }
+    fixed = fixed_atoms(atoms)
+    if fixed.any():
+        plain["fixed"] = np.flatnonzero(fixed).tolist()
     for name in KEPT_ARRAYS:
         if atoms.has(name):
             plain[name] = atoms.get_array(name).tolist()
@@ -209,11 +220,13 @@ def from_plain(plain: Plain) -> Atoms:
     for name in ELECTRONIC:
         if name in plain:
             atoms.set_array(name, np.array(plain[name], float))
+    if "fixed" in plain:
+        fix(atoms, plain["fixed"])
     return with_label(atoms, Label.from_plain(plain["label"])) if "label" in plain else atoms
 
 
 def bare(atoms: Atoms) -> Atoms:
-    """A copy with all that decides its label, and its masses; without momenta, label, names and tags."""
+    """A copy with the data that decide its label, masses and fixed atoms; without momenta, label, names and tags."""
     plain = to_plain(atoms)
     for name in ("momenta", "label"):
         plain.pop(name, None)
@@ -221,13 +234,14 @@ def bare(atoms: Atoms) -> Atoms:
 
 
 def displaced(atoms: Atoms, amplitude: float, strain: float, random: np.random.Generator) -> Atoms:
-    """A copy with each coordinate moved by up to ± ``amplitude`` [Å], and, where periodic, strained.
+    """A copy with each coordinate moved by up to ± ``amplitude`` [Å] and, if periodic, a strained cell.
 
-    Each component of the symmetric strain is drawn evenly from ± ``strain``.
+    Each component of the symmetric strain is drawn uniformly from ± ``strain``. Fixed atoms do not move. The cell of a
+    structure with fixed atoms does not change either, because a strain would move them.
     """
-    moved = atoms.copy()
-    moved.positions += random.uniform(-amplitude, amplitude, (len(atoms), 3))
-    if strain and atoms.pbc.any():
+    moved, fixed = atoms.copy(), fixed_atoms(atoms)
+    moved.positions += random.uniform(-amplitude, amplitude, (len(atoms), 3)) * ~fixed[:, None]
+    if strain and atoms.pbc.any() and not fixed.any():
         components = np.triu(random.uniform(-strain, strain, (3, 3)))
         symmetric = components + np.triu(components, 1).T  # no rotation
         moved.set_cell(moved.cell @ (np.eye(3) + symmetric), scale_atoms=True)
@@ -235,7 +249,7 @@ def displaced(atoms: Atoms, amplitude: float, strain: float, random: np.random.G
 
 
 def species(structures: Iterable[Atoms]) -> list[str]:
-    """The chemical symbols that occur, by atomic number."""
+    """The chemical symbols of the structures, ordered by atomic number."""
     numbers = sorted({int(z) for atoms in structures for z in atoms.numbers})
     return [chemical_symbols[z] for z in numbers]
 
@@ -251,7 +265,7 @@ def sha256(plain: Any) -> str:
 
 
 def _is_plain(value: Any, key: str) -> bool:
-    """Whether it can go along as it is; what is said of electrons goes along otherwise."""
+    """Whether an entry of ``info`` is kept as it is; names of charge and spin are handled by `electrons`."""
     if says_electrons(key):
         return False
     if isinstance(value, float | np.floating):

@@ -6,6 +6,6 @@ import os
 import sys
 from pathlib import Path
 
-from psiflow_core import environments
+from psiflow_core.environments import environment
 
-os.environ.setdefault(environments.FOLDER, str(Path(sys.prefix) / "environments"))
+os.environ.setdefault(environment.FOLDER, str(Path(sys.prefix) / "environments"))

@@ -1,4 +1,4 @@
-"""Segments of samplers: the same atoms at other places, shown to the monitor as often as it asked."""
+"""Checks of samplers' segments: the same atoms at new positions, and complete calls of the monitor."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from psiflow_core.answers.values import an, array, count, number, reading, told, wrong
 from psiflow_core.components import Monitor, Prediction, SamplingTask, Segment, Walker
+from psiflow_core.components.checking import an, array, count, number, reading, told, wrong
+from psiflow_core.constraints import fixed_atoms
 from psiflow_core.electrons import CHARGES
 from psiflow_core.errors import StructureError
 from psiflow_core.structures import MOMENTS, Plain, charge_of, spin_of, to_plain
 
 KEPT = ("masses", CHARGES, MOMENTS)
-"""Arrays that a sampler leaves as they are."""
+"""Arrays that a sampler must not change."""
 
 SAME = 1e-6
-"""Positions that differ by less are the same. [Å]"""
+"""Tolerance for equal positions. [Å]"""
 
 
 class Attendance:
-    """The monitor of a walker as its sampler gets it: it knows when it was called, with what, and what it said.
+    """The monitor of a walker as passed to its sampler: it records its calls and its answers.
 
     Raises:
-        WrongAnswer: when it is called with anything but the walker's atoms, or after it has said stop. The sampler
-            may not hand it on: `segment` raises it again.
+        WrongAnswer: it was called with other atoms, or after it had stopped the walker. The sampler may suppress the
+            error: `segment` raises it again.
     """
 
     def __init__(self, monitor: Monitor, walker: Walker, task: SamplingTask, who: str) -> None:
@@ -39,9 +40,9 @@ class Attendance:
         self.steps: list[int] = []
         """Steps of the segment at which it was called."""
         self.reason: str | None = None
-        """Why it said stop."""
+        """Its reason to stop."""
         self.fault: BaseException | None = None
-        """The first that was raised in the sampler's face, by the monitor or by the forces."""
+        """The first error raised inside the sampler by the monitor or by the forces."""
         self._last: Atoms | None = None
 
     def __call__(self, step: int, structure: Atoms) -> str | None:
@@ -53,7 +54,7 @@ class Attendance:
 
     @contextlib.contextmanager
     def remembered(self) -> Iterator[None]:
-        """Keep what is raised: a sampler that goes on in spite of it has not walked where it says."""
+        """Record an error: a sampler that continues after it has no valid trajectory."""
         try:
             yield
         except BaseException as fault:
@@ -61,7 +62,7 @@ class Attendance:
             raise
 
     def noting(self, ask: Callable[[Atoms], Prediction]) -> Callable[[Atoms], Prediction]:
-        """What gives the walker its forces; what that raises is remembered as well."""
+        """The source of the walker's forces, wrapped to record its errors as well."""
 
         def noted(atoms: Atoms) -> Prediction:
             with self.remembered():
@@ -79,7 +80,7 @@ class Attendance:
         self.steps.append(at)
 
     def require(self, steps: int) -> None:
-        """That a segment of so many steps was looked at as often as it was asked; raises `WrongAnswer`."""
+        """Check that the monitor was called as often as required in this many steps; raises `WrongAnswer`."""
         every = self._task.check_every
         missing = sorted({*range(every, steps + 1, every), *([steps] if steps else [])} - set(self.steps))
         if missing:
@@ -90,14 +91,14 @@ class Attendance:
             )
 
     def require_end(self, ended: Atoms) -> None:
-        """That the monitor saw last where the walker has ended; raises `WrongAnswer`."""
+        """Check that the monitor's last structure is the end of the walker; raises `WrongAnswer`."""
         pairs = [] if self._last is None else [(self._last.positions, ended.positions), (self._last.cell, ended.cell)]
         if not all(np.allclose(*pair, rtol=0.0, atol=SAME, equal_nan=True) for pair in pairs):
-            raise wrong(self._who, "returned a walker that is elsewhere than where the monitor was shown it last")
+            raise wrong(self._who, "returned a walker at another position than in the last call of the monitor")
 
 
 class Origin:
-    """The structure that a sampler was given, by which those that it returns are recognised."""
+    """The structure given to a sampler, for comparison with the returned ones."""
 
     def __init__(self, structure: Atoms, who: str) -> None:
         self.structure = structure.copy()
@@ -105,7 +106,7 @@ class Origin:
         self._info: Plain = to_plain(structure)["info"]
 
     def recognise(self, found: object, did: str) -> Atoms:
-        """The structure, if it is one of the same atoms; raises `WrongAnswer`."""
+        """The structure, if it consists of the same atoms; raises `WrongAnswer`."""
         if not isinstance(found, Atoms):
             raise wrong(self._who, f"{did} {told(found)} instead of a structure")
         change = self._change(found)
@@ -128,14 +129,26 @@ class Origin:
         for name in KEPT:
             if not np.array_equal(_array_of(found, name), _array_of(before, name)):
                 return f"whose {name} are others"
-        return self._told_otherwise(found)
+        return self._let_go(found) or self._told_otherwise(found)
+
+    def _let_go(self, found: Atoms) -> str | None:
+        """A moved fixed atom, even by the last bit, or an atom fixed in only one of the two structures."""
+        fixed, shifts = fixed_atoms(self.structure), found.positions - self.structure.positions
+        moved = np.flatnonzero(fixed & shifts.any(axis=1) & np.isfinite(shifts).all(axis=1))
+        if len(moved):
+            shift = np.linalg.norm(shifts[moved[0]])
+            return f"in which atom {moved[0]} has moved by {shift:.2g} Å, although it is fixed"
+        others = np.flatnonzero(fixed != fixed_atoms(found))
+        if not len(others):
+            return None
+        return f"in which atom {others[0]} is {'no longer' if fixed[others[0]] else 'now'} fixed"
 
     def _composition(self, found: Atoms) -> str:
         was, is_now = self.structure.get_chemical_formula(), found.get_chemical_formula()
         return "whose atoms are in another order" if was == is_now else f"of other atoms: {was} became {is_now}"
 
     def _told_otherwise(self, found: Atoms) -> str | None:
-        """What is different of a structure's info: charge, spin, and whatever else came with it."""
+        """The difference in a structure's info: charge, spin, and other entries."""
         for name, value in self._info.items():
             if name not in found.info:
                 return f"that has lost info[{name!r}]"
@@ -149,13 +162,13 @@ class Origin:
 
 
 def segment(found: object, walker: Walker, task: SamplingTask, monitor: Attendance, who: str) -> Segment:
-    """The segment that a sampler returned for a walker.
+    """The checked segment of a sampler for a walker.
 
-    Numbers that are not finite are allowed in it only where the monitor has stopped it.
+    Non-finite numbers are allowed only if the monitor stopped the walker.
 
     Raises:
-        WrongAnswer: it is not the walker's, nor what was asked, or the monitor did not see it all.
-        PsiflowError: what the monitor or the forces raised, and the sampler has not handed on.
+        WrongAnswer: it does not match the walker or the task, or calls of the monitor are missing.
+        PsiflowError: an error of the monitor or the forces that the sampler suppressed.
     """
     if monitor.fault is not None:
         raise monitor.fault
@@ -189,7 +202,7 @@ def _walker(found: Walker, step: int, origin: Origin, who: str) -> Walker:
 
 
 def _require_motion(before: Atoms, after: Atoms, steps: int, task: SamplingTask, finished: bool, who: str) -> None:
-    """That a segment which nothing stopped has come somewhere, to numbers."""
+    """Check that a segment without a stop has moved the atoms, to finite positions."""
     parts = (after.positions, np.asarray(after.cell), after.get_momenta())
     if not all(np.isfinite(part).all() for part in parts):
         raise wrong(who, "returned positions, a cell or momenta that are not finite, and had not been stopped")
@@ -213,7 +226,7 @@ def _frame(found: object, origin: Origin, who: str) -> Atoms:
 
 
 def _averages(found: object, stopped: str | None, who: str) -> dict[str, float]:
-    """Means as Python's numbers; without those that are not finite where the walker was stopped, for its state was."""
+    """Averages as Python numbers; of a stopped walker, only the finite ones."""
     given = {
         an(name, str, who): number(value, f"an average {name!r}", who) for name, value in an(found, dict, who).items()
     }
@@ -224,7 +237,7 @@ def _averages(found: object, stopped: str | None, who: str) -> dict[str, float]:
 
 
 def _array_of(structure: Atoms, name: str) -> Any:
-    """An array of a structure; where it has none, what that means."""
+    """An array of a structure, or its default value."""
     if structure.has(name):
         return structure.get_array(name)
     if name == "masses":

@@ -1,7 +1,7 @@
-"""How an ASE calculator is told the charge and the spin of a structure.
+"""Passes the charge and the spin of a structure to an ASE calculator.
 
 Each code has its own way: parameters by several names, initial charges and magnetic moments of the atoms, or ``info``.
-A structure is given to the calculator with all that atoms can say, and parameters are set where their names are known.
+The calculator gets a structure with all of these set on the atoms, and known parameters are set as well.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ CHARGE, SPIN = "charge", "spin"
 MULTIPLICITY = ("multiplicity", "mult")
 """Names of a parameter that is 2S+1, in ASE's calculators and in tblite."""
 GRAIN = 2.0**-20
-"""Moments are multiples of this, so that their sum is whole to the last bit: some calculators cut it off. [μB]"""
+"""Moments are multiples of this, so that their sum is an exact integer: some calculators truncate it. [μB]"""
 
 
 class Way(NamedTuple):
-    """The way of a calculator that does not declare its parameters, since it hands them to a program."""
+    """The charge and spin settings of a calculator that does not declare its parameters."""
 
     charge: str | None = None
     """The parameter for the total charge; None if there is none."""
     multiplicity: str | None = None
     """The parameter for 2S+1; None if the program takes the initial magnetic moments."""
     open_shell: tuple[tuple[str, Any], ...] = ()
-    """Parameters that a multiplicity other than 1 needs besides."""
+    """Additional parameters for a multiplicity other than 1."""
     deaf: bool = False
-    """It takes the spin neither way."""
+    """Whether it accepts the spin in neither way."""
     sums_charges: bool = False
-    """It takes the charge from initial charges."""
+    """Whether it takes the charge from initial charges."""
 
 
 WAYS = {
@@ -62,7 +62,7 @@ WAYS = {
 
 
 def way_of(engine: Any, accepted: set[str]) -> Way:
-    """The way of a class, by its name, or by the parameters that it declares."""
+    """The settings of a class, by its name or by its declared parameters."""
     if engine.__name__ in WAYS:
         return WAYS[engine.__name__]
     multiplicity = next((name for name in MULTIPLICITY if name in accepted), None)
@@ -70,10 +70,10 @@ def way_of(engine: Any, accepted: set[str]) -> Way:
 
 
 def settings(way: Way, atoms: Atoms, given: dict[str, Any]) -> dict[str, Any]:
-    """Parameters for a structure, beside those that the user has given.
+    """Parameters for a structure, in addition to the user's.
 
     Raises:
-        StructureError: the user's parameters say other than the structure.
+        StructureError: the user's parameters contradict the structure.
     """
     charge, spin = charge_of(atoms), spin_of(atoms)
     told = {name: value for name, value in ((way.charge, charge), (way.multiplicity, spin)) if name is not None}
@@ -87,10 +87,10 @@ def settings(way: Way, atoms: Atoms, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def refuse_unheard(way: Way, atoms: Atoms, given: dict[str, Any], calculator: str) -> None:
-    """Refuse a spin that a program takes in no way that is known, unless the user's parameters speak of spin.
+    """Refuse a spin that cannot be passed to a program, unless the user's parameters set the spin.
 
     Raises:
-        StructureError: what to do.
+        StructureError: the spin cannot be passed; the message states the remedy.
     """
     if way.deaf and spin_of(atoms) != 1 and not any("spin" in name.lower() for name in given):
         raise StructureError(
@@ -100,7 +100,7 @@ def refuse_unheard(way: Way, atoms: Atoms, given: dict[str, Any], calculator: st
 
 
 def listening(atoms: Atoms) -> tuple[Atoms, set[str]]:
-    """A copy that says charge and spin in every way that ASE has, and the set of the ways that were asked for.
+    """A copy with charge and spin set in every way of ASE, and the set of the ways that the calculator used.
 
     The set grows as a calculator runs: by `charge` and `spin` when these are looked up in ``info``, or when it asks for
     initial charges and magnetic moments.
@@ -142,7 +142,7 @@ def listening(atoms: Atoms) -> tuple[Atoms, set[str]]:
 def with_moments(atoms: Atoms) -> Array | None:
     """Initial magnetic moments for the multiplicity 2S+1: the structure's own, or 2S on the atoms with open shells.
 
-    They add up to 2S to the last bit, but in a crystal whose multiplicity is not told, where they say all there is.
+    Their sum is exactly 2S, except in a crystal without a given multiplicity, where they alone define the spin.
     None for a singlet without moments. [μB]
     """
     unpaired = spin_of(atoms) - 1
@@ -163,7 +163,7 @@ def with_moments(atoms: Atoms) -> Array | None:
 
 
 def _open_shells(atoms: Atoms) -> Array:
-    """Unpaired electrons of the free atoms: of those with open d and f shells alone, where there are such."""
+    """Unpaired electrons of the free atoms; only of those with open d and f shells, if there are any."""
     table = np.asarray(ground_state_magnetic_moments)
     numbers = np.minimum(atoms.numbers, len(table) - 1)
     free = np.nan_to_num(table[numbers])

@@ -1,4 +1,4 @@
-"""A reference that asks any ASE calculator: EMT, Lennard-Jones, tblite's GFN2-xTB, or a code behind ASE."""
+"""A reference based on any ASE calculator: EMT, Lennard-Jones, tblite's GFN2-xTB, or a code with an ASE interface."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pydantic import Field, JsonValue, field_validator
 
 from psiflow_core.builtin import _ase_electrons
 from psiflow_core.components import LabelTask, Reference
+from psiflow_core.components.options import in_full
 from psiflow_core.errors import EngineMissing, OptionError, ReferenceFailed, StructureError, did_you_mean
-from psiflow_core.options import in_full
 from psiflow_core.structures import Label, charge_of, isolated_atom, species
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class AseReference(Reference):
     calculator: str
     """`emt`, `lj`, `tblite`, another name that ASE knows, or `package.module:Class`."""
     parameters: dict[str, JsonValue] = Field(default_factory=dict)
-    """Keyword arguments of the calculator, in the units of its own documentation. The path of a file that is there
+    """Keyword arguments of the calculator, in the units of its documentation. The path of a file that is there
     when the option is given is taken in full."""
 
     @field_validator("parameters")
@@ -59,7 +59,7 @@ class AseReference(Reference):
         return label
 
     def _asked(self, structure: Atoms, task: LabelTask) -> tuple[Label, set[str]]:
-        """A label, and what the calculator asked for: see `_ase_electrons.listening`."""
+        """A label, and the attributes that the calculator read: see `_ase_electrons.listening`."""
         try:
             calculator = self._build(structure, task)
         except StructureError as error:
@@ -67,11 +67,11 @@ class AseReference(Reference):
         atoms, heard = _ase_electrons.listening(structure)
         atoms.calc = calculator
         try:
-            with np.errstate(all="ignore"):  # what is not a number is told below
+            with np.errstate(all="ignore"):  # non-finite numbers are reported below
                 label = _ask(atoms)
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # a calculator raises whatever its code met, sys.exit among it
+        except BaseException as error:  # a calculator can raise anything, also sys.exit
             said = (
                 f"{type(error).__name__}: {error}" if isinstance(error, SystemExit) else error or type(error).__name__
             )
@@ -81,7 +81,7 @@ class AseReference(Reference):
         return label, heard
 
     def check(self, structures: Sequence[Atoms]) -> None:
-        """Refuse wrong parameters, charges and spins that it would not see and, if it runs here, unknown elements."""
+        """Refuse wrong parameters, ignored charges and spins and, if it runs here, unknown elements."""
         atoms = [isolated_atom(symbol) for symbol in species(structures)]
         for one in [*structures, *atoms] or [Atoms()]:
             self._build(one, None)
@@ -94,7 +94,7 @@ class AseReference(Reference):
                 raise StructureError(self._unheard(one))
 
     def _check_atom(self, atom: Atoms) -> set[str]:
-        """What the calculator asks for; nothing if it fails for a reason that other structures need not have."""
+        """The attributes that the calculator reads; empty if it fails for a reason specific to this structure."""
         from tempfile import TemporaryDirectory
 
         with TemporaryDirectory() as folder:
@@ -165,15 +165,15 @@ class AseReference(Reference):
         if task is not None and _runs_a_program(engine):
             settings["directory"] = str(task.folder)
         try:
-            return engine(**{**settings, **deepcopy(self.parameters)})  # calculators write into what they are given
-        except Exception as error:  # each class has its own way to refuse a value
+            return engine(**{**settings, **deepcopy(self.parameters)})  # calculators change their arguments
+        except Exception as error:  # calculators refuse values with any exception
             raise OptionError(
                 f"reference 'ase': calculator '{self.calculator}' refuses parameters={self.parameters}: "
                 f"{error or type(error).__name__}"
             ) from error
 
     def _accepted(self, engine: type[Calculator]) -> set[str]:
-        """The parameters that the class declares; empty if it declares none and takes anything."""
+        """The declared parameters of the class; empty if it declares none and accepts any."""
         defaults = getattr(engine, "default_parameters", {})
         signature = inspect.signature(engine).parameters.values()
         named = {p.name for p in signature if p.kind is not p.VAR_KEYWORD and p.name != "self"}
@@ -204,11 +204,11 @@ def _runs_a_program(engine: type[Calculator]) -> bool:
 
 
 def _ask(atoms: Atoms) -> Label:
-    forces = atoms.get_forces()
+    forces = atoms.get_forces(apply_constraint=False)  # ASE would put zeros on fixed atoms
     results = atoms.calc.results
     energy = float(results["free_energy"] if "free_energy" in results else atoms.get_potential_energy())
     has_stress = atoms.pbc.all() and "stress" in atoms.calc.implemented_properties
-    return Label(energy, np.array(forces), np.array(atoms.get_stress()) if has_stress else None)
+    return Label(energy, np.array(forces), np.array(atoms.get_stress(apply_constraint=False)) if has_stress else None)
 
 
 def _reason(error: BaseException) -> str:

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import PositiveInt
 
-from psiflow_core.blocks import Blocks
 from psiflow_core.components import Executor, Pool, Resources
 from psiflow_core.errors import OptionError
+from psiflow_core.execution.blocks import Blocks, Processes, Scheduler
 
 if TYPE_CHECKING:
     from parsl.executors.base import ParslExecutor
-    from parsl.providers.base import ExecutionProvider
 
 
 class Local(Blocks):
@@ -21,18 +20,15 @@ class Local(Blocks):
 
     name: ClassVar[str] = "local"
 
-    def provider(self) -> ExecutionProvider:
-        from parsl.launchers import SimpleLauncher
-        from parsl.providers import LocalProvider
-
-        return LocalProvider(launcher=SimpleLauncher())
+    def scheduler(self, pool: Pool) -> Scheduler:
+        return Processes()
 
 
 class Threads(Executor):
     """Threads of the driver's own process: for debugging, where a breakpoint has to be reached.
 
-    A working directory belongs to a process: tasks work in the driver's here, and print to its terminal. Two labels of
-    a code that writes into its working directory would meet in it; worker processes work in a folder for each task.
+    A working directory belongs to a process: these tasks use the driver's, and print to its terminal. Two labels of a
+    code that writes into its working directory would collide; worker processes use a folder for each task.
     """
 
     name: ClassVar[str] = "threads"
@@ -40,7 +36,7 @@ class Threads(Executor):
     workers: PositiveInt = 1
     """Threads."""
     cores_per_worker: PositiveInt = 1
-    """Threads that one task's engine may use."""
+    """Number of threads for the engine of one task."""
 
     def slots(self) -> int:
         return self.workers
@@ -49,11 +45,11 @@ class Threads(Executor):
         return Resources(self.cores_per_worker)
 
     def build(self, pool: Pool) -> ParslExecutor:
-        from parsl.executors import ThreadPoolExecutor
+        from psiflow_core.execution.blocks._threads import DriverThreads
 
         if pool.isolated:
             raise OptionError(
                 "executor 'threads' runs in the driver's own interpreter, and this work needs "
                 f"{shlex.join(pool.python)}; use executor 'local'"
             )
-        return ThreadPoolExecutor(label=pool.label, max_threads=self.workers)
+        return DriverThreads(pool.label, self.workers)

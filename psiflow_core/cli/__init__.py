@@ -1,23 +1,26 @@
-"""The command `psiflow`: what it offers, in one place; the work is done in the modules beside this one."""
+"""The command `psiflow` and its subcommands. The other modules of this folder do the work."""
 
 from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console, RenderableType
 from rich.text import Text
 
 from psiflow_core.cli import environments, labels
-from psiflow_core.components import Kind
+from psiflow_core.cli.showing import show, stdout
 from psiflow_core.errors import PsiflowError
-from psiflow_core.interruption import ends_in_order
-from psiflow_core.terminal import Terminal, outlets
+from psiflow_core.kinds import Kind
+from psiflow_core.processes.interruption import ends_in_order
+from psiflow_core.report.outlet import Terminal, outlets
 from psiflow_core.texts import sound
+
+if TYPE_CHECKING:
+    from psiflow_core.cli.machine import Finding
 
 app = typer.Typer(
     name="psiflow",
@@ -54,7 +57,7 @@ def plugins(
     name: Annotated[str | None, typer.Argument(help="A component, to see its options.", show_default=False)] = None,
     kind: Annotated[Kind | None, typer.Option(help="Only components of this kind.", show_default=False)] = None,
 ) -> None:
-    """List the components there are, here and in environments; with a NAME, the options of that one."""
+    """List the components, here and in environments. With a NAME, list the options of that component."""
     from psiflow_core.cli.components import options_of, overview
 
     show(overview(kind) if name is None else options_of(name, kind))
@@ -64,7 +67,7 @@ def plugins(
 def options(
     name: Annotated[str | None, typer.Argument(help="A policy, such as Training.", show_default=False)] = None,
 ) -> None:
-    """List the options of a campaign; with a NAME, those of one of its policies."""
+    """List the options of a campaign. With a NAME, list the options of that policy."""
     from psiflow_core.cli.components import options_of_policies
 
     show(options_of_policies(name))
@@ -75,12 +78,13 @@ def run(
     file: Annotated[Path, typer.Argument(help="The campaign, as YAML.", show_default=False)],
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
 ) -> None:
-    """Run the campaign that a YAML file describes, or go on with it.
+    """Run or continue the campaign of a YAML file.
 
-    Its keys are the arguments of OnlineLearning, and beside them start,
-    folder, test, data, model, labels, context and environments. A component
-    is its name, or {name: …} with its options; an environment, by its name,
-    a folder or a command. Paths count from the file's own folder.
+    Its keys are the arguments of OnlineLearning, and start, folder, test,
+    data, model, labels, context and environments. A component is given as
+    its name, or as {name: …} with its options. The context is a file, or
+    the keys of one. An environment is given by its name as a folder or a
+    command. Paths are relative to the file.
     """
     from psiflow_core.cli.request import read_request
 
@@ -88,7 +92,7 @@ def run(
     try:
         result = request.run(progress=not quiet)
     except KeyboardInterrupt:
-        show(f"Stopped. Nothing is lost: psiflow run {file} goes on.")
+        show(f"Stopped. Nothing is lost. To continue: psiflow run {file}")
         raise typer.Exit(130) from None
     show(str(result))
 
@@ -96,15 +100,15 @@ def run(
 @app.command()
 def status(
     folder: Folder,
-    watch: Annotated[bool, typer.Option("--watch", help="Keep looking until the campaign has ended.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Update until the campaign has ended.")] = False,
 ) -> None:
-    """Tell where a campaign stands, also while it runs, and how to go on."""
-    from psiflow_core.cli import standing
+    """Show the progress of a campaign, finished or running, and how to continue it."""
+    from psiflow_core.cli.status import keep_showing, picture
 
     if watch:
-        standing.watch(folder, stdout())
+        keep_showing(folder, stdout())
     else:
-        show(standing.picture(folder))
+        show(picture(folder))
 
 
 @app.command()
@@ -115,7 +119,7 @@ def failures(
         typer.Option(metavar="WORD", help="Only failures with this word in their reason.", show_default=False),
     ] = None,
 ) -> None:
-    """List every failure of a campaign, and how to run each failed task alone."""
+    """List every failure of a campaign, and the command that repeats the failed task."""
     from psiflow_core.cli.failures import listing
 
     show(listing(folder, reason))
@@ -126,10 +130,10 @@ def rerun(
     folder: Folder,
     task: Annotated[str, typer.Argument(help="A failed task, as psiflow failures names it.", show_default=False)],
 ) -> None:
-    """Run one failed task alone, in this process, and show what comes of it.
+    """Repeat one failed task in this process, and show its result.
 
-    The campaign stays as it is, and may be running. A label that succeeds
-    goes into the label store.
+    The campaign does not change, and may be running. A successful label is
+    stored in the label store.
     """
     from psiflow_core.cli.failures import rerun as run_again
 
@@ -141,7 +145,7 @@ def report(
     folder: Folder,
     open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
 ) -> None:
-    """Write the HTML report anew, of what is there so far."""
+    """Write the HTML report of the results so far."""
     from psiflow_core.report.page import write_report
 
     written = write_report(folder)
@@ -151,42 +155,82 @@ def report(
 
 
 @app.command()
-def doctor(
-    potential: Annotated[str | None, typer.Option(help="Check this potential alone.", show_default=False)] = None,
-    sampler: Annotated[str | None, typer.Option(help="Check this sampler alone.", show_default=False)] = None,
-    reference: Annotated[str | None, typer.Option(help="Check this reference alone.", show_default=False)] = None,
-    folder: Annotated[Path, typer.Option(help="Where the campaign will be.")] = Path(),
+def rehearse(
+    file: Annotated[Path, typer.Argument(help="The campaign, as YAML.", show_default=False)],
+    calculator: Annotated[
+        str | None, typer.Option(help="The ASE calculator in the place of the reference.", show_default=False)
+    ] = None,
+    labels: Annotated[int, typer.Option(help="The budget of labels.", min=4)] = 12,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
 ) -> None:
-    """Check what a campaign needs, and name the fix for what is missing."""
-    from psiflow_core.doctor import examine
+    """Run the campaign of a YAML file in small, to find what breaks.
 
-    wanted: dict[Kind, str | None] = {"potential": potential, "sampler": sampler, "reference": reference}
-    healthy = True
-    for finding in examine(folder, {kind: name for kind, name in wanted.items() if name is not None}):
-        show(finding.line())
-        healthy = healthy and finding.verdict != "bad"
+    It runs on the campaign's own workers, with few labels by a cheap
+    calculator, in a new folder beside the campaign's. Without --calculator
+    it is tblite if that is installed, or else emt or lj. At the end it lists
+    what it has tried, and what it has not.
+    """
+    from psiflow_core.cli.rehearsal import prepare
+
+    rehearsal = prepare(file, calculator, labels)
+    show(f"Rehearsal of {file} with calculator '{rehearsal.stand_in}' in {rehearsal.folder}")
+    lessons = rehearsal.run(not quiet, _waiting)
+    show("Tried:")
+    healthy = _shown(lessons.tried)
+    show("Not tried:")
+    _shown(lessons.left_out)
     raise typer.Exit(0 if healthy else 1)
 
 
-def stdout() -> Console:
-    """The terminal; where there is none, lines are wide enough for tables to be read and searched."""
-    console = Terminal()
-    return console if console.is_terminal else Terminal(width=140)
+@app.command()
+def doctor(
+    potential: Annotated[str | None, typer.Option(help="Check only this potential.", show_default=False)] = None,
+    sampler: Annotated[str | None, typer.Option(help="Check only this sampler.", show_default=False)] = None,
+    reference: Annotated[str | None, typer.Option(help="Check only this reference.", show_default=False)] = None,
+    folder: Annotated[Path, typer.Option(help="Where the campaign will be.")] = Path(),
+    context: Annotated[
+        Path | None, typer.Option(help="Check the pools of this context, by a job on each.", show_default=False)
+    ] = None,
+    executor: Annotated[str | None, typer.Option(help="Check this executor, by a job.", show_default=False)] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(help="An option of that executor: key=value.", show_default=False)
+    ] = None,
+) -> None:
+    """Check the requirements of a campaign, and name the fix of each failed check.
+
+    With --context or --executor: submit the smallest job to each pool, and
+    show what its workers see. A queue is waited for; Ctrl-C cancels the jobs.
+    """
+    from psiflow_core.cli.diagnosis import examine
+    from psiflow_core.cli.workers import described_by, examine_pools
+
+    given: dict[Kind, str | None] = {"potential": potential, "sampler": sampler, "reference": reference}
+    wanted = {kind: name for kind, name in given.items() if name is not None}
+    pools = described_by(context, executor, option or [])
+    healthy = _shown(examine(folder, wanted) if pools is None else examine_pools(pools, wanted, _waiting))
+    raise typer.Exit(0 if healthy else 1)
 
 
-def show(what: RenderableType) -> None:
-    """Print it; lines of plain text are taken as they are and never broken, so that paths can be copied."""
-    text = Text(what) if isinstance(what, str) else what
-    stdout().print(text, soft_wrap=isinstance(text, Text), crop=False)
+def _shown(findings: Iterable[Finding]) -> bool:
+    """Show findings as they come; returns whether none is bad."""
+    healthy = True
+    for finding in findings:
+        show(finding.line())
+        healthy = healthy and finding.verdict != "bad"
+    return healthy
+
+
+def _waiting(text: str) -> None:
+    Terminal(sys.stderr).print(Text(text, style="dim"), soft_wrap=True)
 
 
 def _warned(message: Warning | str, *where: object, **more: object) -> None:
-    """A warning as one line, without the line of code that gave it."""
+    """Print a warning as one line, without its line of code."""
     Terminal(sys.stderr).print(Text(f"warning: {sound(str(message))}", style="yellow"), soft_wrap=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The console script. What a user can be told is one line, never a traceback."""
+    """The console script. An error of psiflow is shown in one line, without a traceback."""
     with outlets():
         try:
             with warnings.catch_warnings(), ends_in_order():

@@ -1,4 +1,4 @@
-"""`psiflow plugins` and `psiflow options`: what is installed, and every option of it. No engine is imported for it."""
+"""`psiflow plugins` and `psiflow options`: the installed components and all options. No engine is imported."""
 
 from __future__ import annotations
 
@@ -15,44 +15,44 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from psiflow_core.catalogue import Entry, entries, find
 from psiflow_core.components import Kind, Policy
-from psiflow_core.environments import environments
+from psiflow_core.components.options import Option, options
+from psiflow_core.environments.catalogue import Entry, entries, find
+from psiflow_core.environments.environment import environments
 from psiflow_core.errors import OptionError, PluginNotFound
-from psiflow_core.options import Option, options
-from psiflow_core.plugins import OFFICIAL, Registered, registry
-from psiflow_core.variables import VARIABLES
+from psiflow_core.registry.plugins import OFFICIAL, Registered, registry
 
 WIDE = 110
-"""Columns from which on a table of options has room for its words."""
+"""The width of a terminal that has room for a table of options. [columns]"""
 
 
 def overview(kind: Kind | None = None) -> RenderableType:
-    """Every component, a line each, and the plugins that did not load."""
+    """All components, one line each, and the plugins that did not load."""
     places = _places(kind)
-    where = ["environment"] if any(any(found) for found in places.values()) else []
-    table = Table("kind", "name", "distribution", "version", *where, "what it is", box=box.SIMPLE_HEAD)
-    for registered, found in places.items():
+    where = ["environment"] if any(any(homes) for homes in places.values()) else []
+    table = Table("kind", "name", "distribution", "version", *where, "description", box=box.SIMPLE_HEAD)
+    kinds = get_args(Kind)
+    for registered, homes in sorted(places.items(), key=lambda place: kinds.index(place[0].component.kind)):
         component = registered.component
         words = [component.kind, component.name, registered.distribution, registered.version]
-        table.add_row(*words, *(", ".join(found) for _ in where), first_line(component))
-    return Group(table, *_broken(), Text("psiflow plugins NAME shows the options of one.", style="dim"))
+        table.add_row(*words, *(", ".join(homes) for _ in where), first_line(component))
+    return Group(table, *_broken(), Text("psiflow plugins NAME shows the options of a component.", style="dim"))
 
 
 def options_of(name: str, kind: Kind | None = None) -> RenderableType:
     """The options of the components of this name.
 
     Raises:
-        PluginNotFound, PluginBroken: there is none.
+        PluginNotFound, PluginBroken: no component has this name, or its plugin does not load.
     """
     return Group(*(_sheet(entry) for entry in named(name, kind)))
 
 
 def named(name: str, kind: Kind | None = None) -> list[Entry]:
-    """The components of this name, of every kind unless one is given; of each that which a campaign would use.
+    """The components of this name, of all kinds unless one is given. Of several copies, the one a campaign would use.
 
     Raises:
-        PluginNotFound, PluginBroken: there is none.
+        PluginNotFound, PluginBroken: no component has this name, or its plugin does not load.
     """
     if kind is not None:
         return [find(kind, name)]
@@ -62,7 +62,7 @@ def named(name: str, kind: Kind | None = None) -> list[Entry]:
         return [find(one, name) for one in sorted(kinds)]
     for other in get_args(Kind):
         try:
-            find(other, name)  # knows best what to say of one that is broken, or offered twice
+            find(other, name)  # its error is the best one for a plugin that is broken, or a name that is used twice
         except PluginNotFound:
             if (other, name) in OFFICIAL:
                 raise
@@ -71,80 +71,78 @@ def named(name: str, kind: Kind | None = None) -> list[Entry]:
 
 
 def _places(kind: Kind | None) -> dict[Registered, list[str]]:
-    """Components, each with the environments that have it; none is named for what is in this interpreter."""
+    """Components with the names of their environments; the name is empty for components of this interpreter."""
     places: dict[tuple[str, ...], tuple[Registered, list[str]]] = {}
     for entry in entries():
         registered, component = entry.registered, entry.registered.component
         key = (component.kind, component.name, registered.distribution, registered.version)
-        there = places.setdefault(key, (registered, []))[1]
-        if "" not in there and kind in (None, component.kind):
-            there.append(entry.environment)
-    return {registered: found for registered, found in places.values() if found}
+        homes = places.setdefault(key, (registered, []))[1]
+        if "" not in homes and kind in (None, component.kind):
+            homes.append(entry.environment)
+    return {registered: homes for registered, homes in places.values() if homes}
 
 
 def policies() -> dict[str, type[Policy]]:
-    """The policies of a campaign by where they stand in it, `walking.segment` for instance; it comes first itself."""
-    from psiflow_core.learning.online import OnlineLearning
+    """The policies of a campaign by their place in it, such as `walking.segment`. The campaign itself comes first."""
+    from psiflow_core.online import OnlineLearning
 
-    return {"": OnlineLearning, **dict(_within(OnlineLearning)), **dict(_by_name())}
+    return {"": OnlineLearning, **dict(_within(OnlineLearning))}
 
 
 def options_of_policies(name: str | None = None) -> RenderableType:
-    """The options of one policy, by its name or its place; without a name those of a campaign, and all policies.
+    """The options of one policy, by its name or place. Without a name: the options of a campaign and its policies.
 
     Raises:
-        OptionError: there is none of this name.
+        OptionError: no policy has this name.
     """
-    found = policies()
+    every = policies()
     if name is None:
-        return Group(_policy_sheet("", found[""]), _listed(found), Text("psiflow options NAME shows one.", style="dim"))
-    for place, policy in found.items():
-        if name.lower() in (place, policy.__name__.lower(), getattr(policy, "name", "")):
+        hint = Text("psiflow options NAME shows the options of a policy.", style="dim")
+        return Group(_policy_sheet("", every[""]), _listed(every), hint)
+    for place, policy in every.items():
+        if name.lower() in (place, policy.__name__.lower()):
             return _policy_sheet(place, policy)
-    known = [policy.__name__ for policy in found.values()]
+    known = [policy.__name__ for policy in every.values()]
     raise OptionError(f"no policy '{name}'.{_alike(name, known)} Policies: {', '.join(known)}")
 
 
 def _within(owner: type[BaseModel], place: str = "") -> Iterator[tuple[str, type[Policy]]]:
     for name, field in owner.model_fields.items():
-        for part in (field.annotation, *get_args(field.annotation)):
+        for part in _parts(field.annotation):
             if get_origin(part) is None and isinstance(part, type) and issubclass(part, Policy):
                 yield f"{place}{name}", part
                 yield from _within(part, f"{place}{name}.")
 
 
-def _by_name() -> Iterator[tuple[str, type[Policy]]]:
-    """Biases and collective variables, which are chosen by their names."""
-    from psiflow_core.learning.schemes import ALONG
+def _parts(annotation: Any) -> Iterator[Any]:
+    """A type and all that it is made of."""
+    yield annotation
+    for part in get_args(annotation):
+        yield from _parts(part)
 
-    yield from ((f"bias:{bias.name}", bias) for bias in ALONG)
-    yield from ((f"variable:{variable.name}", variable) for variable in VARIABLES)
 
-
-def _listed(found: dict[str, type[Policy]]) -> RenderableType:
-    table = Table("policy", "in YAML", "what it is about", box=box.SIMPLE_HEAD)
-    for place, policy in found.items():
+def _listed(every: dict[str, type[Policy]]) -> RenderableType:
+    table = Table("policy", "in YAML", "description", box=box.SIMPLE_HEAD)
+    for place, policy in every.items():
         if place:
-            table.add_row(policy.__name__, place, first_line(policy))
+            table.add_row(policy.__name__, place, Text(first_line(policy)))
     return table
 
 
 def _policy_sheet(place: str, policy: type[Policy]) -> RenderableType:
-    named = place.partition(":")[2]
-    where = f"{{name: {named}}}" if named else f"under {place}"
-    title = Text.assemble((f"psiflow.{policy.__name__}", "bold"), f"  in YAML {where}" if place else "")
+    title = Text.assemble((f"psiflow.{policy.__name__}", "bold"), f"  in YAML under {place}" if place else "")
     return Group(title, Text(first_paragraph(policy)), Sheet(list(options(policy))))
 
 
 def _alike(name: str, known: list[str]) -> str:
-    """Every known name that resembles this one."""
+    """A suggestion of all known names that resemble this one; empty if none does."""
     close = get_close_matches(name, known, n=3, cutoff=0.6)
     return f" Did you mean {' or '.join(repr(one) for one in close)}?" if close else ""
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """Options as a table; where that would break its words, one paragraph for each."""
+    """Options as a table; on a terminal too narrow for it, as one paragraph each."""
 
     options: list[Option]
 
@@ -161,13 +159,14 @@ class Sheet:
         table = Table("option", "type", "range", "default", "unit", "meaning", box=box.SIMPLE_HEAD)
         table.columns[0].no_wrap = True
         for option in self.options:
-            default = option.default or Text("required", style="bold")
-            table.add_row(option.name, option.type, option.range, default, option.unit, option.meaning)
+            default = Text(option.default) if option.default else Text("required", style="bold")
+            cells = Text(option.name), Text(option.type), Text(option.range), default, Text(option.unit)
+            table.add_row(*cells, Text(option.meaning))
         return table
 
 
 def first_line(what: type[Any]) -> str:
-    """What a component or a policy is, in a line: the first paragraph's of its docstring."""
+    """The first line of the docstring of a component or policy."""
     return (inspect.cleandoc(what.__doc__ or "")).partition("\n")[0]
 
 
@@ -192,5 +191,5 @@ def _broken() -> Iterator[Text]:
     for clash in registry().clashes.values():
         yield Text.assemble(("clash ", "bold red"), clash)
     for environment in environments():
-        for plugin, cause in environment.offers["broken"].items():
+        for plugin, cause in environment.description["broken"].items():
             yield Text.assemble(("broken ", "bold red"), f"{plugin} in environment {environment.name}: {cause}")

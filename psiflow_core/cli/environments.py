@@ -1,4 +1,4 @@
-"""`psiflow env`: environments for plugins that cannot be installed together, made and looked after."""
+"""`psiflow env`: separate environments for conflicting plugins."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from psiflow_core.errors import EnvironmentUnfit, PsiflowError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from psiflow_core.environments import Environment
-    from psiflow_core.installing import Installer, Step
+    from psiflow_core.environments.environment import Environment
+    from psiflow_core.environments.install import Installer, Step
     from psiflow_core.structures import Plain
 
 app = typer.Typer(
     name="env",
     no_args_is_help=True,
-    help="Have plugins in environments of their own, where they cannot be installed together.",
+    help="Keep conflicting plugins in separate environments.",
     add_completion=False,
 )
 
 Name = Annotated[str, typer.Argument(help="The environment's name.", show_default=False)]
-Names = Annotated[list[str] | None, typer.Argument(help="Environments; all, if none is named.", show_default=False)]
-Packages = Annotated[list[str] | None, typer.Argument(help="As pip takes them.", show_default=False)]
+Names = Annotated[list[str] | None, typer.Argument(help="Names of environments; by default all.", show_default=False)]
+Packages = Annotated[list[str] | None, typer.Argument(help="Packages, as pip takes them.", show_default=False)]
 Editable = Annotated[
     list[str] | None,
     typer.Option("--editable", "-e", metavar="FOLDER", help="A package in development.", show_default=False),
 ]
 Constraint = Annotated[
     list[str] | None,
-    typer.Option("--constraint", "-c", metavar="FILE", help="Versions to keep to, as of pip.", show_default=False),
+    typer.Option("--constraint", "-c", metavar="FILE", help="A constraints file, as pip takes it.", show_default=False),
 ]
 
 
@@ -48,36 +48,36 @@ def create(
         str | None, typer.Option(metavar="uv|pip", help="uv where it is installed, else pip.", show_default=False)
     ] = None,
 ) -> None:
-    """Make an environment, install packages in it, and record what it offers.
+    """Make an environment, install packages in it, and record its components.
 
-    It has the psiflow and the Parsl that this interpreter has. What was
-    asked for is remembered, and done again by psiflow env update.
+    It gets the same versions of psiflow and Parsl as this interpreter.
+    The packages are stored; psiflow env update installs them again.
     """
     from typing import cast
 
-    from psiflow_core import installing
-    from psiflow_core.packages import words
+    from psiflow_core.environments import install
+    from psiflow_core.environments.requirements import words
 
     wanted = words(packages or [], editable or [], constraint or [])
-    with _going_on("Nothing is left of it.") as step:
-        made = installing.create(name, wanted, cast("Installer | None", installer), step)
-    _tell(made)
+    with _progress("The unfinished environment was deleted.") as step:
+        made = install.create(name, wanted, cast("Installer | None", installer), step)
+    _report(made)
 
 
 @app.command()
 def update(name: Name, packages: Packages = None, editable: Editable = None, constraint: Constraint = None) -> None:
-    """Bring an environment up to date, with more packages if there are any, and record it anew.
+    """Upgrade an environment, add packages to it, and record its components again.
 
-    One that was adopted is only asked and recorded.
+    Nothing is installed in an adopted environment.
     """
-    from psiflow_core import installing
-    from psiflow_core.environments import known
-    from psiflow_core.packages import words
+    from psiflow_core.environments import install
+    from psiflow_core.environments.environment import known
+    from psiflow_core.environments.requirements import words
 
     wanted = words(packages or [], editable or [], constraint or [])
-    with _going_on(f"Do it again before it is used: psiflow env update {name}") as step:
-        renewed = installing.update(known(name), wanted, step)
-    _tell(renewed)
+    with _progress(f"The environment may be incomplete. Before its next use: psiflow env update {name}") as step:
+        renewed = install.update(known(name), wanted, step)
+    _report(renewed)
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -85,61 +85,63 @@ def adopt(
     name: Name,
     where: Annotated[
         list[str],
-        typer.Argument(help="Its folder, its Python, or the words that start that.", show_default=False),
+        typer.Argument(help="Its folder, its Python, or the command that starts its Python.", show_default=False),
     ],
 ) -> None:
-    """Record an environment that exists: a venv, a conda prefix, a container.
+    """Record the components of an existing environment: a venv, a conda prefix, a container.
 
     psiflow env adopt gpu apptainer exec --nv /images/gpu.sif python
 
-    Nothing is installed there: psiflow has to be there, in this version.
+    Nothing is installed there. It must have the same version of psiflow
+    as this interpreter.
     """
-    from psiflow_core import installing
+    from psiflow_core.environments import install
 
-    with _going_on("Nothing was recorded.") as step:
-        adopted = installing.adopt(name, where, step)
-    _tell(adopted)
+    with _progress("Nothing was recorded.") as step:
+        adopted = install.adopt(name, where, step)
+    _report(adopted)
 
 
 @app.command(name="list")
 def list_() -> None:
-    """List the environments, and what each offers."""
+    """List the environments and their components."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    from psiflow_core.cli import show
-    from psiflow_core.environments import names, read
+    from psiflow_core.cli.showing import show
+    from psiflow_core.environments.environment import names, read
 
     if not names():
-        show("There is none. psiflow env create NAME PACKAGE makes one.")
+        show("There are no environments. To make one: psiflow env create NAME PACKAGE")
         return
-    table = Table("name", "python", "where", "components", "whose", box=box.SIMPLE_HEAD)
+    table = Table("name", "python", "command", "components", "origin", box=box.SIMPLE_HEAD)
     table.columns[2].overflow = "fold"
     for name in names():
         try:
-            found = read(name)
+            stored = read(name)
         except EnvironmentUnfit as error:
             table.add_row(name, "", "", Text(error.found, style="bold red"), "")
             continue
-        components = ", ".join(f"{one['component']['kind']} {one['component']['name']}" for one in _extra(found.offers))
-        whose = "psiflow's own" if found.own else "adopted"
-        table.add_row(name, found.offers["python"], shlex.join(found.launch), components or "those of psiflow", whose)
+        described = stored.description
+        components = ", ".join(f"{one['component']['kind']} {one['component']['name']}" for one in _extra(described))
+        origin = "made by psiflow" if stored.own else "adopted"
+        table.add_row(name, described["python"], shlex.join(stored.launch), components or "those of psiflow", origin)
     show(table)
 
 
 @app.command()
 def check(names: Names = None) -> None:
-    """Ask environments again, and compare with their records and this interpreter."""
-    from psiflow_core import environments
-    from psiflow_core.cli import show
-    from psiflow_core.doctor import environment
+    """Compare environments with their descriptions and with this interpreter."""
+    from psiflow_core.cli import diagnosis
+    from psiflow_core.cli.showing import show
+    from psiflow_core.environments import environment
 
     healthy = True
-    for name in names or environments.names():
-        if name not in environments.names():
-            environments.known(name)  # raises, with the names that there are
-        for finding in environment(name):
+    for name in names or environment.names():
+        if name not in environment.names():
+            environment.known(name)  # raises, with the existing names
+        for finding in diagnosis.environment(name):
             show(finding.line())
             healthy = healthy and finding.verdict != "bad"
     raise typer.Exit(0 if healthy else 1)
@@ -147,20 +149,20 @@ def check(names: Names = None) -> None:
 
 @app.command()
 def remove(name: Name) -> None:
-    """Delete an environment; of one that was adopted only the record."""
-    from psiflow_core import installing
-    from psiflow_core.cli import show
+    """Delete an environment. Of an adopted environment, only its description is deleted."""
+    from psiflow_core.cli.showing import show
+    from psiflow_core.environments import install
 
-    installing.remove(name)
+    install.remove(name)
     show(f"{name} is removed.")
 
 
 @contextmanager
-def _going_on(if_stopped: str) -> Iterator[Step]:
-    """Show what goes on: as it changes on a terminal, else a line each."""
+def _progress(if_stopped: str) -> Iterator[Step]:
+    """Show each step: on a terminal in one changing line, otherwise in a line each."""
     from rich.text import Text
 
-    from psiflow_core.cli import show, stdout
+    from psiflow_core.cli.showing import show, stdout
 
     console = stdout()
     try:
@@ -174,15 +176,15 @@ def _going_on(if_stopped: str) -> Iterator[Step]:
         raise typer.Exit(130) from None
 
 
-def _tell(environment: Environment) -> None:
-    """Show what an environment offers; the exit code tells whether all of it can be used."""
+def _report(environment: Environment) -> None:
+    """Show the components of an environment. The exit code is 1 if any of them cannot be used."""
     from rich.text import Text
 
-    from psiflow_core.cli import show
-    from psiflow_core.offers import faults
+    from psiflow_core.cli.showing import show
+    from psiflow_core.environments.description import faults
 
-    show(_offered(environment.offers))
-    problems = list(faults(environment.offers))
+    show(_components(environment.description))
+    problems = list(faults(environment.description))
     try:
         environment.agree()
     except PsiflowError as error:
@@ -194,18 +196,18 @@ def _tell(environment: Environment) -> None:
     raise typer.Exit(1 if problems else 0)
 
 
-def _offered(offers: Plain) -> Table:
+def _components(description: Plain) -> Table:
     from rich import box
     from rich.table import Table
 
     table = Table("kind", "name", "distribution", "version", "engine", box=box.SIMPLE_HEAD)
-    for one in offers["components"]:
+    for one in description["components"]:
         engine = f"{one['engine']} {one.get('engine_version', '')}" if one["engine"] else ""
         kind, name = one["component"]["kind"], one["component"]["name"]
         table.add_row(kind, name, one["distribution"], one["version"], engine)
     return table
 
 
-def _extra(offers: Plain) -> Iterator[Plain]:
-    """What is there beside the components that psiflow itself brings."""
-    yield from (one for one in offers["components"] if one["distribution"] != "psiflow-core")
+def _extra(description: Plain) -> Iterator[Plain]:
+    """The components from plugins, without those of psiflow itself."""
+    yield from (one for one in description["components"] if one["distribution"] != "psiflow-core")

@@ -1,1 +1,1 @@
-"""The loop: a pure state machine over a journal, its policies, and the driver around it."""
+"""Online learning: policies, the state machine, and its driver."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
@@ -15,8 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from psiflow_core.learning.metrics import stress_pairs
-from psiflow_core.learning.records import Recorded
+from psiflow_core.learning.driver.request import Recorded
+from psiflow_core.potentials.metrics import stress_pairs
+from psiflow_core.report.spans import KINDS, spans, worker_rows
 from psiflow_core.report.summary import SUBSETS, Evaluation
 from psiflow_core.structures import label_of
 
@@ -40,7 +40,7 @@ MARKS: dict[str, dict[str, Any]] = {
     "validation": {"color": COLOURS["validation"], "lw": 0, "zorder": 2.3},
     "test": {"facecolors": "none", "edgecolors": COLOURS["test"], "lw": 0.6, "zorder": 2.1},
 }
-"""Rings for the test set, and beneath the others: where many points lie, all are seen."""
+"""The test set has rings beneath the other points, so that all points stay visible."""
 
 STYLE: dict[Any, Any] = {
     "font.size": 9.5,
@@ -58,9 +58,9 @@ STYLE: dict[Any, Any] = {
 
 
 def learning_curve(campaign: Recorded, evaluation: Evaluation | None) -> str | None:
-    """Force and energy RMSE of every generation against the labels that it knows.
+    """Force and energy RMSE of every generation against its number of labels.
 
-    Before there is an evaluation, the mean of what the members were told on the validation set.
+    Before the first evaluation: the mean of the members' validation errors, as reported by their trainings.
     """
     curves = _evaluated(campaign, evaluation) if evaluation else _as_trained(campaign)
     if not any(curves.values()):
@@ -84,7 +84,7 @@ def learning_curve(campaign: Recorded, evaluation: Evaluation | None) -> str | N
 
 
 Curves = dict[str, list[tuple[int, float, float]]]
-"""By subset, for each generation: labels that it knows, RMSE of forces [eV/Å] and of energies [eV/atom]."""
+"""By subset, for each generation: number of labels, RMSE of forces [eV/Å] and of energies [eV/atom]."""
 
 
 def _evaluated(campaign: Recorded, evaluation: Evaluation) -> Curves:
@@ -92,8 +92,8 @@ def _evaluated(campaign: Recorded, evaluation: Evaluation) -> Curves:
     for subset, rows in curves.items():
         for generation in campaign.state.generations:
             if generation.number in evaluation.predictions:
-                found = evaluation.errors(generation.number, subset)
-                rows += [(generation.known, found["force_rmse"], found["energy_rmse"])] if found else []
+                errors = evaluation.errors(generation.number, subset)
+                rows += [(generation.known, errors.force_rmse, errors.energy_rmse)] if errors else []
     return curves
 
 
@@ -104,7 +104,7 @@ def _as_trained(campaign: Recorded) -> Curves:
         "validation": [
             (generation.known, generation.mean_error("force_rmse"), generation.mean_error("energy_rmse"))
             for generation in complete
-            if generation.validation and all("force_rmse" in member["errors"] for member in generation.members.values())
+            if generation.validation and generation.assessed
         ]
     }
 
@@ -177,7 +177,7 @@ def uncertainty(campaign: Recorded) -> str | None:
 
 
 def candidates(campaign: Recorded, fate_of: Callable[[Any], str]) -> str | None:
-    """Every walker's candidate: when it was met, how uncertain it was, what became of it."""
+    """The candidates of walkers: their number, uncertainty and fate."""
     met = [candidate for candidate in campaign.state.of("walker") if candidate.deviation]
     if not met:
         return None
@@ -199,80 +199,29 @@ def candidates(campaign: Recorded, fate_of: Callable[[Any], str]) -> str | None:
     return _svg(draw, "Fate of every candidate", (4.8, 3.3))
 
 
-@dataclass(frozen=True)
-class Span:
-    """A task on a worker."""
-
-    session: int
-    worker: str
-    kind: str
-    begin: float
-    """On the campaign's own clock, which stands still while no driver runs. [s]"""
-    seconds: float
-
-
-KINDS = {"labelled": "label", "trained": "train", "sampled": "sample", "scored": "score", "evaluated": "evaluate"}
-"""What a task was, by the event that ended it."""
-
-
 def timeline(campaign: Recorded) -> str | None:
-    """What every worker did, and when; time in which no driver ran is left out."""
-    found = spans(campaign)
-    if not found:
+    """The tasks of every worker over time, without the time in which no driver ran."""
+    tasks = spans(campaign)
+    if not tasks:
         return None
-    row_of = rows(found, [sum(session["slots"].values()) for session in campaign.state.opened])
+    row_of = worker_rows(tasks, [sum(session.slots.values()) for session in campaign.state.opened])
     workers = 1 + max(row_of.values())
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         for kind in dict.fromkeys(KINDS.values()):
             for row in range(workers):
-                mine = [span for span in found if span.kind == kind and row_of[span.session, span.worker] == row]
+                mine = [span for span in tasks if span.kind == kind and row_of[span.session, span.worker] == row]
                 bars = [(span.begin, span.seconds) for span in mine]
                 axes.broken_barh(bars, (row - 0.4, 0.8), color=COLOURS[kind])
-            if any(span.kind == kind for span in found):
+            if any(span.kind == kind for span in tasks):
                 axes.broken_barh([], (0, 0), color=COLOURS[kind], label=kind)
         axes.set(xlabel="time [s]", yticks=range(workers), yticklabels=[f"worker {n}" for n in range(workers)])
         axes.set_xlim(left=0)
         axes.grid(False)
         axes.legend(ncols=5, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
-    return _svg(draw, "What the workers did", (9.6, 1.1 + 0.35 * min(workers, 32)))
-
-
-def spans(campaign: Recorded) -> list[Span]:
-    """Every task of which it is known when it ran; results that outlived their driver are left out."""
-    found: list[Span] = []
-    session, clock, last = -1, 0.0, 0.0
-    begun = 0.0
-    for event in campaign.events:
-        if event.kind == "opened":
-            session, begun = session + 1, clock
-        else:
-            clock += event.time - last
-        last = event.time
-        if event.kind in KINDS and event.data["worker"] and 0 < event.data["seconds"] <= clock - begun:
-            seconds = event.data["seconds"]
-            found.append(Span(session, event.data["worker"], KINDS[event.kind], clock - seconds, seconds))
-    return found
-
-
-def rows(found: Sequence[Span], slots: Sequence[int]) -> dict[tuple[int, str], int]:
-    """The row of each worker, by session and name: one that took another's place takes its row.
-
-    Args:
-        slots: workers of each session.
-    """
-    row_of: dict[tuple[int, str], int] = {}
-    free_at: dict[tuple[int, int], float] = {}
-    for span in sorted(found, key=lambda span: span.begin):
-        key = (span.session, span.worker)
-        if key not in row_of:
-            taken = {row: end for (session, row), end in free_at.items() if session == span.session}
-            full = len(taken) >= slots[span.session]
-            row_of[key] = min(taken, key=taken.__getitem__) if full else len(taken)
-        free_at[span.session, row_of[key]] = span.begin + span.seconds
-    return row_of
+    return _svg(draw, "Timeline of the workers", (9.6, 1.1 + 0.35 * min(workers, 32)))
 
 
 def logarithmic(axes: Any, name: str, values: Sequence[float]) -> None:

@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing beside it."""
+"""The report as one HTML file without external files."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from psiflow_core.files import write_atomically, writing
-from psiflow_core.learning.campaign import Candidate, Origin
-from psiflow_core.learning.progress import clock
-from psiflow_core.learning.records import HASH, Recorded, read_campaign, sessions
-from psiflow_core.learning.results import vouch_for
+from psiflow_core.learning.driver.differences import HASH
+from psiflow_core.learning.driver.request import Recorded, read_campaign
+from psiflow_core.learning.driver.vouching import vouch_for
+from psiflow_core.learning.machine.candidates import Candidate, Origin
 from psiflow_core.report import figures
-from psiflow_core.report.summary import error_columns, fate, read_evaluation, summarise
+from psiflow_core.report.summary import fate, read_evaluation, summarise
+from psiflow_core.report.times import clock
 from psiflow_core.structures import Plain
 
 ORDER: tuple[Origin, ...] = ("walker", "bootstrap", "initial", "test")
-"""Whose candidates come first in the table."""
+"""The order of candidates in the table, by their origin."""
 
 
 def write_report(folder: str | Path) -> Path:
@@ -49,15 +50,17 @@ def _page(campaign: Recorded) -> str:
         name=campaign.store.folder.name,
         campaign=campaign,
         state=campaign.state,
+        groups=campaign.settings.groups,
+        group_of=campaign.settings.group_of,
         summary=summary,
-        error_columns=error_columns(summary["errors"]),
+        error_columns=summary.errors.columns,
         figures=_figures(campaign),
         candidates=sorted(campaign.state.of(*ORDER), key=lambda candidate: ORDER.index(candidate.origin)),
         fate=_fate(campaign),
         configuration=_readable(campaign.configuration),
-        versions=sessions(campaign.events)[-1]["versions"],
+        versions=campaign.opened.versions,
         potentials=_names(campaign.configuration["potential"]),
-        homes=sessions(campaign.events)[-1]["homes"],
+        homes=campaign.opened.homes,
         formula=_formula(campaign),
         written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         psiflow=version("psiflow-core"),
@@ -85,7 +88,7 @@ def _fate(campaign: Recorded) -> Callable[[Candidate], str]:
 
 
 def _formula(campaign: Recorded) -> str:
-    """Of the first structure that is still there."""
+    """The formula of the first structure that can be read."""
     learned = campaign.state.of("bootstrap", "initial", "walker")
     return next(filter(None, (campaign.formula(candidate.structure) for candidate in learned)), "")
 

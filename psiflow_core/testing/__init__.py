@@ -18,13 +18,29 @@ import pkgutil
 
 import pytest
 
-# Before they are imported: whoever sees a check fail sees the values in it, not a bare AssertionError.
+# Before they are imported: a failed check then shows the values in it, not a bare AssertionError.
 pytest.register_assert_rewrite(*(module.name for module in pkgutil.iter_modules(__path__, f"{__name__}.")))
 
+from psiflow_core.testing.bias import BiasContract  # noqa: E402
 from psiflow_core.testing.component import ComponentContract  # noqa: E402
+from psiflow_core.testing.executor import ExecutorContract  # noqa: E402
 from psiflow_core.testing.potential import PotentialContract  # noqa: E402
 from psiflow_core.testing.reference import ReferenceContract  # noqa: E402
 from psiflow_core.testing.sampler import SamplerContract  # noqa: E402
+from psiflow_core.testing.scheduler import SchedulerContract  # noqa: E402
+from psiflow_core.testing.selection import SelectionContract  # noqa: E402
+from psiflow_core.testing.variable import VariableContract  # noqa: E402
 from psiflow_core.testing.work import WorkContract  # noqa: E402
 
-__all__ = ["ComponentContract", "PotentialContract", "ReferenceContract", "SamplerContract", "WorkContract"]
+__all__ = [
+    "BiasContract",
+    "ComponentContract",
+    "ExecutorContract",
+    "PotentialContract",
+    "ReferenceContract",
+    "SamplerContract",
+    "SchedulerContract",
+    "SelectionContract",
+    "VariableContract",
+    "WorkContract",
+]

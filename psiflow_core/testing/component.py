@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 import pytest
 
 from psiflow_core.components import Spec
+from psiflow_core.environments import catalogue
 from psiflow_core.errors import OptionError
-from psiflow_core.plugins import registry
+from psiflow_core.registry.plugins import registry
 from psiflow_core.structures import Plain
 
 HEAVY = ("torch", "mace", "e3nn", "nequip", "openmm", "pyscf", "tblite", "gpaw", "jax", "parsl")
@@ -24,8 +25,8 @@ import importlib, json, sys
 module, heavy, kind, name, options = json.load(sys.stdin)
 importlib.import_module(module)
 engines = [engine for engine in heavy if engine in sys.modules]
-from psiflow_core.plugins import registry
-print(json.dumps({"engines": engines, "digest": registry().find(kind, name).spec(options).digest}))
+from psiflow_core.environments.catalogue import spec
+print(json.dumps({"engines": engines, "digest": spec(kind, name, options).digest}))
 """
 
 
@@ -35,7 +36,7 @@ class ComponentContract:
     component: ClassVar[type[Any]]
     """The class under test."""
     options: ClassVar[Plain] = {}
-    """The options it is tested with; those that have no default at least."""
+    """The options of the test; at least those without a default."""
     expected_failures: ClassVar[dict[str, str]] = {}
     """Checks that are known to fail: name → reason."""
 
@@ -60,13 +61,13 @@ class ComponentContract:
         assert registry().find(self.component.kind, self.component.name).component is self.component
 
     def test_its_spec_survives_json(self) -> None:
-        spec = registry().find(self.component.kind, self.component.name).spec(self.options)
+        spec = catalogue.spec(self.component.kind, self.component.name, self.options)
         again = Spec.from_plain(json.loads(json.dumps(spec.to_plain(), allow_nan=False)))
         assert again == spec
         assert self.component.parse(again.options) == self.build()
 
     def test_its_spec_hashes_alike_in_every_process(self) -> None:
-        spec = registry().find(self.component.kind, self.component.name).spec(self.options)
+        spec = catalogue.spec(self.component.kind, self.component.name, self.options)
         assert self.elsewhere()["digest"] == spec.digest
 
     def test_importing_it_loads_no_engine(self) -> None:

@@ -15,21 +15,15 @@ from ase.build import bulk, molecule
 from psiflow_core.components import LabelTask
 from psiflow_core.errors import PsiflowError, ReferenceFailed, StructureError
 from psiflow_core.structures import Label, isolated_atom, species, spin_of
-from psiflow_core.testing.physics import (
-    full_stress,
-    random_direction,
-    random_strain,
-    slope_along,
-    slope_under_strain,
-)
+from psiflow_core.testing.physics import full_stress, random_direction, random_strain, slope_along, slope_under_strain
 from psiflow_core.testing.traces import Traces, left_by, portrait, together
 from psiflow_core.testing.work import WorkContract
 
-REASONS = {"unconverged", "bad input", "wall time", "memory", "engine"}
+REASONS = {"unconverged", "bad input", "wall time", "memory", "hung", "engine"}
 
 
 class ReferenceContract(WorkContract):
-    """Labels are what physics says they are, or a typed failure."""
+    """Labels obey physics, or the failure is typed."""
 
     step: ClassVar[float] = 0.005
     """Displacement of the finite differences. [Å]"""
@@ -71,7 +65,7 @@ class ReferenceContract(WorkContract):
         return found
 
     def label(self, atoms: Atoms, task: LabelTask) -> Label:
-        """One label, in a scratch folder of its own."""
+        """One label, in its own scratch folder."""
         folder = task.folder / str(len(list(task.folder.iterdir())))
         folder.mkdir()
         label: Label = self.build().label(atoms, LabelTask(folder, task.resources))
@@ -175,7 +169,7 @@ class ReferenceContract(WorkContract):
         assert both == pytest.approx(alone, abs=self.energy_tolerance)
 
     def _takes(self, crystal: Atoms) -> None:
-        """Skip what a reference for molecules alone is not asked for."""
+        """Skip the checks that a reference for molecules alone does not need."""
         try:
             self.build().check([crystal])
         except StructureError as error:

@@ -8,59 +8,35 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import bulk
 from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
 
-from psiflow_core.bias import Bias, Metadynamics, MovingHarmonic, WalkerBias
-from psiflow_core.components import Monitor, Prediction, Predictor, SamplingTask, Segment, Walker
+from psiflow_core.components import (
+    Bias,
+    CalculatorPredictor,
+    Prediction,
+    Predictor,
+    PredictorCalculator,
+    SamplingTask,
+    Segment,
+    Walker,
+)
 from psiflow_core.errors import PsiflowError, WalkerExploded
-from psiflow_core.predictors import CalculatorPredictor, PredictorCalculator
-from psiflow_core.sampling import remembering
+from psiflow_core.sampling.bias import Metadynamics, MovingHarmonic, WalkerBias
+from psiflow_core.sampling.monitor import remembering
+from psiflow_core.sampling.variables import Distance
 from psiflow_core.structures import Plain, digest, from_plain, label_of, to_plain
-from psiflow_core.testing.traces import Traces, left_by, portrait, together
-from psiflow_core.testing.work import WorkContract
-from psiflow_core.variables import Distance
+from psiflow_core.testing.fixed_atoms import FixedAtomsContract
+from psiflow_core.testing.segment import array_of, content, through_json
+from psiflow_core.testing.traces import portrait, together
 
 
-class SamplerContract(WorkContract):
+class SamplerContract(FixedAtomsContract):
     """Segments are long enough, exact where they meet, watched, and independent of one another."""
-
-    moves: ClassVar[bool] = True
-    """Whether there are momenta at the end."""
-    random: ClassVar[bool] = True
-    """Whether another seed gives another trajectory."""
-    tolerance: ClassVar[float] = 0.0
-    """How far one long segment and two short ones may be apart; 0 asks for equality bit by bit. [Å]"""
-
-    @pytest.fixture
-    def structure(self) -> Atoms:
-        """Where walkers start; override it where EMT's copper crystal does not do."""
-        copper = bulk("Cu", cubic=True)
-        copper.rattle(0.1, seed=1)
-        return copper
-
-    def forces(self) -> Calculator:
-        """A new calculator for one walker; override it together with `structure`."""
-        return PredictorCalculator(CalculatorPredictor(EMT()))
-
-    @pytest.fixture
-    def traces(self, structure: Atoms, tmp_path: Path) -> Traces:
-        def work(folder: Path) -> None:
-            self.sample(Walker(structure), SamplingTask(8, seed=1, check_every=4, stride=4))
-
-        found: Traces = self.once("traces", lambda: left_by(work, tmp_path))
-        return found
-
-    def sample(self, walker: Walker, task: SamplingTask, monitor: Monitor | None = None) -> Segment:
-        segment: Segment = self.build().sample(walker, self.forces(), task, monitor or _content)
-        return segment
 
     def test_a_segment_takes_the_steps_that_it_is_asked_for(self, structure: Atoms) -> None:
         segment = self.sample(Walker(structure, step=3), SamplingTask(7, seed=1))
@@ -78,16 +54,16 @@ class SamplerContract(WorkContract):
         segment = self.sample(Walker(structure), SamplingTask(0, seed=1))
         assert segment.steps == 0
         for name in ("positions", "cell"):
-            assert np.array_equal(_array(segment.walker.structure, name), _array(structure, name))
+            assert np.array_equal(array_of(segment.walker.structure, name), array_of(structure, name))
 
     def test_two_segments_equal_one_of_twice_the_length(self, structure: Atoms) -> None:
         once = self.sample(Walker(structure), SamplingTask(14, seed=1)).walker
         half = self.sample(Walker(structure), SamplingTask(7, seed=1)).walker
-        twice = self.sample(_through_json(half), SamplingTask(7, seed=1)).walker
+        twice = self.sample(through_json(half), SamplingTask(7, seed=1)).walker
         assert twice.step == once.step
         for name in ("positions", "cell", "momenta"):
-            assert _array(twice.structure, name) == pytest.approx(
-                _array(once.structure, name), rel=0, abs=self.tolerance
+            assert array_of(twice.structure, name) == pytest.approx(
+                array_of(once.structure, name), rel=0, abs=self.tolerance
             )
 
     def test_a_bias_acts_alike_where_a_segment_is_cut(self, structure: Atoms) -> None:
@@ -100,12 +76,12 @@ class SamplerContract(WorkContract):
         once, hills = self._biased(biases, Walker(structure), [], steps=21)
         walker, kept = Walker(structure), list[Plain]()
         for _ in range(3):
-            walker, kept = self._biased(biases, _through_json(walker), kept, steps=7)
+            walker, kept = self._biased(biases, through_json(walker), kept, steps=7)
         assert len(kept[0]["hills"]) == len(hills[0]["hills"]) == 3
         assert kept[0]["step"] == hills[0]["step"] == 21
         for name in ("positions", "cell", "momenta"):
-            assert _array(walker.structure, name) == pytest.approx(
-                _array(once.structure, name), rel=0, abs=self.tolerance
+            assert array_of(walker.structure, name) == pytest.approx(
+                array_of(once.structure, name), rel=0, abs=self.tolerance
             )
 
     def _biased(
@@ -116,7 +92,7 @@ class SamplerContract(WorkContract):
         unbiased = CalculatorPredictor(forces)
         biased = PredictorCalculator(unbiased, bias.over(lambda atoms: unbiased.predict([atoms])[0]))
         task = SamplingTask(steps, seed=1, check_every=7)
-        segment: Segment = sampler.sample(walker, biased, task, remembering(_content, bias))
+        segment: Segment = sampler.sample(walker, biased, task, remembering(content, bias))
         return segment.walker, json.loads(json.dumps(bias.to_plain()))
 
     def test_the_same_seed_gives_the_same_segment(self, structure: Atoms) -> None:
@@ -133,7 +109,7 @@ class SamplerContract(WorkContract):
         assert asked == [3, 6, 8]
 
     def test_the_monitor_sees_a_walker_that_has_nowhere_to_go(self, structure: Atoms) -> None:
-        """An optimisation that is at its minimum already; whoever moves in time has somewhere to go."""
+        """An optimisation that is at its minimum already; dynamics can always move."""
         walker = Walker(structure)
         for _ in range(1 if self.moves or self.random else 40):
             walker = self.sample(walker, SamplingTask(50, seed=1)).walker
@@ -166,7 +142,7 @@ class SamplerContract(WorkContract):
         walker, frames = Walker(structure), []
         for _ in range(2):
             segment = self.sample(walker, SamplingTask(7, seed=1, stride=5))
-            walker = _through_json(segment.walker)
+            walker = through_json(segment.walker)
             frames.append(segment.frames)
         assert [len(kept) for kept in frames] == [1, 1]  # steps 5 and 10
         third = self.sample(self.sample(Walker(structure), SamplingTask(7, seed=1)).walker, SamplingTask(3, seed=1))
@@ -177,7 +153,7 @@ class SamplerContract(WorkContract):
         label, fresh = label_of(frame), from_plain(to_plain(frame))
         fresh.calc = self.forces()
         assert label.energy == pytest.approx(fresh.get_potential_energy(), abs=1e-6)
-        assert label.forces == pytest.approx(fresh.get_forces(), abs=1e-6)
+        assert label.forces == pytest.approx(fresh.get_forces(apply_constraint=False), abs=1e-6)
 
     def test_a_walker_that_moves_in_time_is_given_momenta(self, structure: Atoms) -> None:
         walker = self.sample(Walker(structure), SamplingTask(1, seed=1)).walker
@@ -205,7 +181,7 @@ class SamplerContract(WorkContract):
 
         forces = PredictorCalculator(CalculatorPredictor(EMT()), ask=fail)
         with pytest.raises(WalkerExploded) as raised:
-            self.build().sample(Walker(structure), forces, SamplingTask(5, seed=1), _content)
+            self.build().sample(Walker(structure), forces, SamplingTask(5, seed=1), content)
         assert raised.value is error
 
     def test_walkers_in_threads_do_not_disturb_each_other(self, structure: Atoms) -> None:
@@ -214,7 +190,7 @@ class SamplerContract(WorkContract):
 
         def end(seed: int, forces: Calculator) -> str:
             task = SamplingTask(5, seed=seed)
-            segment: Segment = self.build().sample(Walker(structure), forces, task, _content)
+            segment: Segment = self.build().sample(Walker(structure), forces, task, content)
             return digest(segment.walker.structure)
 
         alone = [end(seed, self.forces()) for seed in range(3)]
@@ -243,10 +219,10 @@ class SamplerContract(WorkContract):
             Walker(structure), SamplingTask(4, seed=1, check_every=2), lambda step, atoms: seen.append(atoms.copy())
         )
         for name in ("positions", "cell", "momenta"):
-            assert np.array_equal(_array(seen[-1], name), _array(segment.walker.structure, name))
+            assert np.array_equal(array_of(seen[-1], name), array_of(segment.walker.structure, name))
 
     def test_what_a_structure_says_of_itself_stays_with_it(self, structure: Atoms) -> None:
-        """Charge and spin decide what forces it feels, and its label; where it comes from is kept too."""
+        """Charge and spin decide its forces and its label; its origin is kept too."""
         structure.info.update(charge=1, spin=2, origin="a walker")
         structure.set_tags(range(len(structure)))
         said = dict(structure.info)
@@ -267,7 +243,7 @@ class SamplerContract(WorkContract):
         assert np.array_equal(segment.walker.structure.get_tags(), structure.get_tags())
 
     def test_atoms_are_not_folded_into_the_cell(self, structure: Atoms) -> None:
-        """How far a walker has come, and a variable along its way, could not be told any longer."""
+        """The progress of a walker, and a variable along its path, would be lost."""
         if not structure.pbc.any():
             pytest.skip("nothing is periodic here: override `structure`")
         structure.positions += np.asarray(structure.cell)[structure.pbc].sum(axis=0) * 1.5
@@ -283,7 +259,7 @@ class SamplerContract(WorkContract):
 
 
 class _Seeing(Predictor):
-    """Remembers what it was asked about."""
+    """Remembers the structures that it was asked about."""
 
     def __init__(self, predictor: Predictor, seen: list[Atoms]) -> None:
         self._predictor, self._seen = predictor, seen
@@ -303,17 +279,3 @@ def _waiting(forces: Calculator, meeting: threading.Barrier) -> Calculator:
         return predictor.predict([atoms])[0]
 
     return PredictorCalculator(predictor, ask)
-
-
-def _content(step: int, atoms: Atoms) -> str | None:
-    return None
-
-
-def _array(atoms: Atoms, name: str) -> Any:
-    return {"positions": atoms.positions, "cell": np.asarray(atoms.cell), "momenta": atoms.get_momenta()}[name]
-
-
-def _through_json(walker: Walker) -> Walker:
-    """The walker as it arrives in the next task, in another process."""
-    plain = json.loads(json.dumps(to_plain(walker.structure)))
-    return Walker(from_plain(plain), walker.state, walker.step)

@@ -51,7 +51,7 @@ class Traces:
 
 
 def left_by(work: Callable[[Path], object], root: Path) -> Traces:
-    """What work leaves, that is given a folder of its own, in an empty working directory.
+    """The traces that work leaves outside its own folder, in an empty working directory.
 
     What leaves something is done once more: the first call of an engine imports it, which may change a setting once.
     """
@@ -71,7 +71,7 @@ def _traces(work: Callable[[Path], object], root: Path) -> Traces:
 
 @contextmanager
 def _elsewhere(root: Path, mark: str) -> Iterator[None]:
-    """An empty working directory and an empty folder for temporary files; what work changes is put back."""
+    """An empty working directory and an empty folder for temporary files; changes are undone."""
     for name in ("own", "current", "temporary"):
         (root / name).mkdir(parents=True)
     folder, variables, errors, rights = Path.cwd(), dict(os.environ), np.geterr(), _umask()
@@ -108,7 +108,7 @@ def _state(root: Path, mark: str, there: set[threading.Thread]) -> Plain:
 
 
 def _settled(root: Path, mark: str, there: set[threading.Thread], before: Plain) -> Plain:
-    """The state afterwards, when what is ending has ended."""
+    """The state afterwards, once ending processes and threads have ended."""
     end = time.monotonic() + GRACE
     while True:
         after = _state(root, mark, there)
@@ -131,8 +131,8 @@ def _settings() -> Plain:
 
 
 def _files(root: Path) -> Iterator[str]:
-    """Files and folders outside the one that work was given; some may be on their way out."""
-    for folder, within, files in os.walk(root):  # passes over what goes meanwhile
+    """Files and folders outside the folder of the work; some may be about to vanish."""
+    for folder, within, files in os.walk(root):  # passes over files that vanish meanwhile
         if Path(folder) == root:
             within.remove("own")
         yield from (str(Path(folder, name).relative_to(root)) for name in (*within, *files))
@@ -160,7 +160,7 @@ def _processes(mark: str) -> Iterator[str]:
 
 
 def portrait(atoms: Atoms) -> Plain:
-    """Everything that there is to a structure: what work is given has to look so afterwards."""
+    """All data of a structure: the input of work has to be the same afterwards."""
     return {
         "numbers": atoms.numbers.tolist(),
         "cell": np.asarray(atoms.cell).tolist(),
@@ -175,7 +175,7 @@ def portrait(atoms: Atoms) -> Plain:
 
 @contextmanager
 def within(patience: float, what: str) -> Iterator[list[str]]:
-    """Fail what takes longer, and have it in the list that is given. [s]"""
+    """Fail work that takes longer than this [s]; its result is put into the list."""
     late: list[str] = []
 
     def too_long(signum: int, frame: object) -> None:
@@ -232,7 +232,7 @@ def opened() -> Iterator[list[str]]:
 
 
 def together(works: Sequence[Callable[[], Any]]) -> list[Any]:
-    """What each gives in a thread of its own, all of which begin at once."""
+    """The result of each in its own thread; all threads begin at once."""
     begin = threading.Barrier(len(works))
 
     def do(work: Callable[[], Any]) -> Any:

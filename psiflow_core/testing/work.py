@@ -12,7 +12,7 @@ from psiflow_core.testing.traces import Traces, within
 
 
 class WorkContract(ComponentContract):
-    """It ends, and leaves the process, the machine and what it was given as they were."""
+    """It ends, and leaves the process, the machine and its inputs unchanged."""
 
     patience: ClassVar[float] = 600.0
     """A check, or the training that several share, hangs if it takes longer. [s]"""

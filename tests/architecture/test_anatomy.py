@@ -12,15 +12,15 @@ import pytest
 from packaging.requirements import Requirement
 from pydantic import BaseModel
 
-from psiflow_core.catalogue import entries
 from psiflow_core.components import Kind, Policy
-from psiflow_core.learning.settings import Settings
-from psiflow_core.plugins import GROUP, Registered, registry
-from psiflow_core.sampling import Limits
+from psiflow_core.environments.catalogue import entries
+from psiflow_core.learning.policies.settings import Settings
+from psiflow_core.registry.plugins import GROUP, Registered, registry
+from psiflow_core.sampling.monitor import Limits
 
 ROOT = Path(__file__).parents[2]
 PLUGINS = sorted(folder for folder in (ROOT / "plugins").iterdir() if (folder / "pyproject.toml").is_file())
-ROLES: tuple[Kind, ...] = ("potential", "sampler", "reference")
+ROLES: tuple[Kind, ...] = ("potential", "sampler", "reference", "executor")
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "manager", "handler", "misc", "common"}
 
 
@@ -47,13 +47,13 @@ def test_there_are_plugins() -> None:
 def test_a_plugin_has_the_files_that_every_plugin_has(plugin: Path) -> None:
     assert (plugin / "README.md").is_file()
     files = {file.name for file in package(plugin).glob("*") if file.is_file()}
-    assert {"__init__.py", "_engine.py", "py.typed"} <= files
+    assert {"__init__.py", "options.py", "_engine.py", "py.typed"} <= files
 
 
 def test_its_public_modules_are_named_after_what_they_are(plugin: Path) -> None:
     public = {file.stem for file in package(plugin).glob("*.py") if not file.name.startswith("_")}
-    assert public
-    assert public <= set(ROLES)
+    assert public & set(ROLES)
+    assert public <= {"options", *ROLES}
 
 
 def test_its_package_holds_hook_implementations_and_nothing_else(plugin: Path) -> None:

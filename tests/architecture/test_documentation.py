@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from psiflow_core import hookspecs
 from psiflow_core.cli import app
 from psiflow_core.cli.request import read_request
-from psiflow_core.learning.given import structures
-from psiflow_core.plugins import HOOKS
+from psiflow_core.execution.blocks import Batch
+from psiflow_core.execution.context_file import EXAMPLE, KEYS
+from psiflow_core.execution.yaml_file import YamlFile
+from psiflow_core.labels.given import structures
+from psiflow_core.registry import hookspecs
+from psiflow_core.registry.plugins import HOOKS
 
 ROOT = Path(__file__).parents[2]
 TUTORIAL = ROOT / "docs" / "writing-a-plugin.md"
@@ -44,6 +47,23 @@ def test_an_example_as_a_file_is_a_campaign(file: Path) -> None:
     request = read_request(file)
     assert structures(request.paths["start"], "start")
     assert request.paths["folder"].resolve().parent == ROOT / "campaigns"
+
+
+CLUSTERS = ROOT / "docs" / "clusters.md"
+
+
+def test_the_context_on_the_page_about_clusters_has_the_keys_of_the_table(tmp_path: Path) -> None:
+    (shown,) = blocks(CLUSTERS, "yaml")
+    (tmp_path / "cluster.yaml").write_text(shown)
+    document = YamlFile(tmp_path / "cluster.yaml", EXAMPLE)
+    document.only(KEYS)
+    table = CLUSTERS.read_text().partition("| key | contents |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"`(\w+)`", re.sub(r"\|[^|]*\|$", "", table, flags=re.MULTILINE))) == set(KEYS)
+
+
+def test_the_options_of_executors_are_all_in_the_table() -> None:
+    table = CLUSTERS.read_text().partition("| option | meaning |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(Batch.model_fields)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +120,21 @@ def test_the_readme_shows_python() -> None:
     assert blocks(readme, "python")
 
 
+PIECES = ROOT / "docs" / "own-loops.md"
+
+
+def test_the_code_about_the_pieces_runs(tmp_path: Path) -> None:
+    """In the order of the page, with a toy in the place of the potential that takes time to train."""
+    code = "\n".join(blocks(PIECES, "python"))
+    trained = 'psiflow.potential("mace", r_max=4.0, num_channels=16, max_ell=2)'
+    assert code.count(trained) == 1
+    indented = "\n".join(f"    {line}" for line in code.replace(trained, 'psiflow.potential("toy")').splitlines())
+    (tmp_path / "pieces.py").write_text(f'if __name__ == "__main__":\n{indented}\n')
+    done = subprocess.run([sys.executable, "pieces.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "True" in done.stdout.splitlines()[-1]
+
+
 @pytest.fixture(scope="module")
 def tutorial(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The plugin of the tutorial, as its reader would type it; installed in `site` beside it."""
@@ -145,17 +180,49 @@ def test_the_plugin_of_the_tutorial_fulfils_its_contract(tutorial: Path) -> None
 
 CAMPAIGN_ON_IT = """
 import psiflow_core as psiflow
+from psiflow_core.execution.tasks.idle import IdleRequest
 if __name__ == "__main__":
-    with psiflow.Context(psiflow.executor("prepared", workers=1, prepare="touch prepared"), folder="pools") as context:
-        print(context.run("label", "idle", {}, timeout=120).failure)
+    executor = psiflow.executor("prepared", queue="short", setup="touch prepared")
+    with psiflow.Context(executor, folder="pools") as context:
+        print(context.run(IdleRequest(), timeout=120).failure)
 """
 
+SITE = {
+    "submit": 'setsid "$3" > "$3.out" 2>&1 < /dev/null & echo "$! $(basename "$3" .sh)" >> "$JOBS"; echo $!',
+    "jobs": 'while read -r job name; do kill -0 "$job" 2>/dev/null && echo "$job $name R"; done < "$JOBS"; true',
+    "end": 'kill "$@" 2>/dev/null; true',
+}
+"""The commands of a batch system, which is this machine."""
 
-def test_the_executor_of_the_tutorial_works(tutorial: Path) -> None:
+
+@pytest.fixture
+def site(tutorial: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The tutorial, where its batch system is."""
+    (tutorial / "bin").mkdir(exist_ok=True)
+    (tutorial / "jobs").touch()
+    for name, script in SITE.items():
+        command = tutorial / "bin" / name
+        command.write_text(f"#!/bin/sh\n{script}\n")
+        command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tutorial / "bin"), prepend=os.pathsep)
+    monkeypatch.setenv("JOBS", str(tutorial / "jobs"))
+    return tutorial
+
+
+def test_the_executor_of_the_tutorial_works(site: Path, tutorial: Path) -> None:
     (tutorial / "on_it.py").write_text(CAMPAIGN_ON_IT)
     done = _python(tutorial, "on_it.py")
     assert done.stdout == "None\n", done.stderr
-    assert (tutorial / "prepared").exists()
+    assert list(tutorial.glob("pools/pools/*/blocks/prepared"))
+
+
+def test_the_executor_of_the_tutorial_fulfils_its_contract(site: Path) -> None:
+    """The quick part of it, and one task."""
+    file = site / "psiflow-born-mayer" / "tests" / "test_executor.py"
+    part = "not outlive and not shell and not at_once and not lost"
+    done = _python(site, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", part, str(file))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "failed" not in done.stdout
 
 
 def _python(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -18,9 +18,9 @@ from ase.build import molecule
 from psiflow_toys import campaigns
 
 import psiflow_core as psiflow
-from psiflow_core import environments, installing, offers
-from psiflow_core.bias.plumed_kernel import KERNEL
-from psiflow_core.context import Context
+from psiflow_core.environments import description, environment, install
+from psiflow_core.execution.context import Context
+from psiflow_core.sampling.bias.plumed_kernel import KERNEL
 
 ROOT = Path(__file__).parents[2]
 TOYS_ELSEWHERE = ROOT / "tests" / "toys_elsewhere"
@@ -59,8 +59,8 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("campaigns") / "learned"
     learning = campaigns.learning(
         14,
-        selection=psiflow.Selection(deviation=0.0, validation=0.2),
-        training=psiflow.Training(final_steps=3),
+        selection=psiflow.selection("uncertain", threshold=0.0),
+        training=psiflow.Training(final_steps=3, validation=0.2),
     )
     with psiflow.Context("threads", folder=folder / "pools") as context:
         campaigns.run(folder, context, learning, test=campaigns.moved_water(2, seed=5))
@@ -88,14 +88,14 @@ def _toy_plumed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _no_environments(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The environments of whoever runs the tests are out of sight."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(environments.FOLDER, str(tmp_path_factory.mktemp("environments")))
+        patch.setenv(environment.FOLDER, str(tmp_path_factory.mktemp("environments")))
         yield
 
 
 @pytest.fixture
 def elsewhere(_distant: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of environments: there is one, `distant`, that has the potential `distant`. Leave it as it is."""
-    monkeypatch.setenv(environments.FOLDER, str(_distant))
+    monkeypatch.setenv(environment.FOLDER, str(_distant))
     return _distant
 
 
@@ -108,11 +108,11 @@ def _distant() -> Path:
     made_of = hashlib.sha256(projects + f"{sys.version} {version('parsl')}".encode()).hexdigest()
     with pytest.MonkeyPatch.context() as patch, (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        patch.setenv(environments.FOLDER, str(folder))
+        patch.setenv(environment.FOLDER, str(folder))
         if not (folder / made_of).exists():
             shutil.rmtree(folder / "distant", ignore_errors=True)
-            installing.create("distant", ("-e", str(TOYS_ELSEWHERE)))
+            install.create("distant", ("-e", str(TOYS_ELSEWHERE)))
             (folder / made_of).touch()
-        there = environments.read("distant")  # of which psiflow's own code may have changed
-        environments.keep(replace(there, offers=offers.ask(there.launch, engines=True)))
+        there = environment.read("distant")  # of which psiflow's own code may have changed
+        environment.keep(replace(there, description=description.ask(there.launch, engines=True)))
     return folder

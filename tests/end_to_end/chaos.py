@@ -34,10 +34,10 @@ from psiflow_toys.waiting import runs
 
 import psiflow_core as psiflow
 from psiflow_core.files import file_digest
-from psiflow_core.guard import lives
-from psiflow_core.learning.events import fold
-from psiflow_core.learning.records import read_campaign
-from psiflow_core.models import ModelFile, TrainedPotential
+from psiflow_core.learning.driver.request import read_campaign
+from psiflow_core.learning.machine.fold import fold
+from psiflow_core.potentials.trained import ModelFile, TrainedPotential
+from psiflow_core.processes.guard import lives
 from psiflow_core.structures import digest, from_plain
 
 LABELS, TESTS, ATOMS = 40, 2, 2
@@ -49,7 +49,7 @@ MARK = "PSIFLOW_CHAOS"
 PAUSE = {"driver": (0.5, 12.0), "worker": (0.0, 6.0), "manager": (0.0, 6.0), "interchange": (0.0, 6.0)}
 """Between two kills, by what the second one hits, an even distribution. [s]"""
 
-AIMED, AIM, REACH = 0.5, 12.0, 0.6
+AIMED, AIM, REACH = 0.5, 30.0, 0.6
 """This fraction of the kills waits, no longer than so, until a label begins or ends, and falls within so long. [s]"""
 
 LEAVE = 20.0
@@ -73,7 +73,7 @@ def learning(log: Path, seed: int) -> psiflow.OnlineLearning:
         budget=psiflow.Budget(labels=LABELS),
         bootstrap=psiflow.Bootstrap(structures=6),
         training=psiflow.Training(steps=20, warm_steps=10, final_steps=10),
-        selection=psiflow.Selection(deviation=0.0),  # every segment has something to label
+        selection=psiflow.selection("uncertain", threshold=0.0),  # every segment has something to label
         walking=psiflow.Walking(
             segment=psiflow.Segments(steps=20),
             limits=psiflow.Limits(deviation=100.0, lost=1e4, force=1e5),  # the network has seen next to nothing
@@ -178,7 +178,7 @@ class Campaign:
             words = _words(process)
             if what == "interchange" and "HTEX interchange" in words:
                 yield process
-            if "process_worker_pool" in words and "psiflow_core.guard" not in words:
+            if "psiflow_core.execution.blocks._node" in words and "psiflow_core.processes.guard" not in words:
                 yield from {"manager": [process], "worker": _workers(process)}.get(what, [])
 
     def alive(self) -> list[psutil.Process]:
@@ -224,7 +224,7 @@ class Campaign:
         assert state.finished == "labels", f"the campaign ended with {state.finished}: {state.message}"
         for generation in state.generations:
             for model in generation.models:
-                ModelFile(recorded.store.absolute(model["path"]), model["digest"]).verified()
+                ModelFile(recorded.store.absolute(model.path), model.digest).verified()
         for file in recorded.store.models.glob("*.*"):
             assert file.name.startswith(".") or file_digest(file) == file.stem, f"{file} is not what its name says"
         TrainedPotential.load(recorded.store.potential).predict([molecule("H2O")])
@@ -304,6 +304,7 @@ def chaos(kills: int, seed: int, folder: Path) -> tuple[Counter[str], Counter[st
     fates: Counter[str] = Counter()
     number = 0
     while ammunition:
+        before = len(ammunition)
         campaign = Campaign(folder / str(number), seed + number)
         campaign.start()
         try:
@@ -312,6 +313,7 @@ def chaos(kills: int, seed: int, folder: Path) -> tuple[Counter[str], Counter[st
         finally:
             for process in campaign.alive():
                 process.kill()
+        assert len(ammunition) < before, f"a whole campaign had nothing to kill: {Counter(ammunition)} are not found"
         number += 1
         print(f"campaign {number} has ended, {len(ammunition)} kills to go: {dict(fates)}", flush=True)
     return given, fates, number

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
-from ase import Atoms
 
 import psiflow_core as psiflow
-from psiflow_core.structures import Label, with_label
-from psiflow_core.variables import values
 
 pytest.importorskip("tblite", reason="no GFN2-xTB: pip install tblite")
 
@@ -32,35 +30,39 @@ def example() -> ModuleType:
     return module
 
 
-def rough_guesses(example: ModuleType) -> list[Atoms]:
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[psiflow.Context]:
+    with psiflow.Context(folder=tmp_path_factory.mktemp("context")) as found:
+        yield found
+
+
+def rough_guesses(example: ModuleType, context: psiflow.Context) -> psiflow.Dataset:
     """Labelled structures about the way, so that walkers need few more: the example itself begins with none of them."""
     random = np.random.default_rng(0)
     turns = np.linspace(np.pi, 0.0, 48) + random.normal(0.0, 0.1, 48)
     shapes = [(random.normal(1.18, 0.04), 1.1 + 0.52 * np.cos(turn) ** 2 + random.normal(0.0, 0.08)) for turn in turns]
     structures = [example.placed(*shape, turn) for shape, turn in zip(shapes, turns, strict=True)]
-    answers = example.Labelled(psiflow.reference("ase", **LEVEL)).predict(structures)
-    return [
-        with_label(atoms, Label(answer.energy, answer.forces))
-        for atoms, answer in zip(structures, answers, strict=True)
-    ]
+    return context.label(structures, psiflow.reference("ase", **LEVEL)).result().labelled
 
 
 @pytest.fixture(scope="module")
-def result(example: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> psiflow.Result:
-    learning = example.learning(psiflow.reference("ase", **LEVEL), labels=27)
+def result(example: ModuleType, context: psiflow.Context, tmp_path_factory: pytest.TempPathFactory) -> psiflow.Result:
+    asked = example.learning(psiflow.reference("ase", **LEVEL), labels=27)
+    shorter = psiflow.Training(steps=300, warm_steps=120, final_steps=800)
+    learning = asked.model_copy(update={"training": shorter})
     folder = tmp_path_factory.mktemp("isomerisation") / "campaign"
-    return learning.run(example.START, folder, data=rough_guesses(example), progress=False)
+    return learning.run(example.START, folder, data=rough_guesses(example, context), progress=False)
 
 
 @pytest.fixture(scope="module")
-def found(example: ModuleType, result: psiflow.Result) -> Any:
-    reference = example.Labelled(psiflow.reference("ase", **LEVEL))
-    return example.profile(result.potential, reference, example.learned_from(result))
+def found(example: ModuleType, context: psiflow.Context, result: psiflow.Result) -> Any:
+    reference = psiflow.reference("ase", **LEVEL)
+    return example.profile(result.potential, context, reference, example.learned_from(result))
 
 
 def test_walkers_come_from_one_well_over_the_barrier_to_the_other(example: ModuleType, result: psiflow.Result) -> None:
-    walked = [atoms for atoms in result.dataset if atoms.info["psiflow_origin"] == "walker"]
-    transfer = np.array(values(walked, example.TRANSFER))
+    walked = list(result.dataset[[one.origin == "walker" for one in result.dataset.provenance]])
+    transfer = example.transfers(walked)
     assert transfer.min() < -0.8
     assert transfer.max() > 0.9
     assert (np.abs(transfer) < 0.5).sum() >= 3, "and are labelled on the way"

@@ -20,7 +20,7 @@ from ase.optimize import BFGS
 
 import psiflow_core as psiflow
 from psiflow_core.components import SamplingTask, Walker
-from psiflow_core.plugins import build
+from psiflow_core.registry.plugins import build
 from psiflow_core.structures import displaced
 
 GPA = 1e9 * units.Pascal
@@ -54,7 +54,7 @@ def learning() -> psiflow.OnlineLearning:
         budget=psiflow.Budget(labels=50),
         bootstrap=psiflow.Bootstrap(structures=30, amplitude=0.12, strain=0.04),
         training=psiflow.Training(steps=400, warm_steps=200, final_steps=800),
-        selection=psiflow.Selection(deviation=0.0),
+        selection=psiflow.selection("uncertain", threshold=0.0),
         walking=psiflow.Walking(segment=psiflow.Segments(steps=20, check_every=5)),
     )
 

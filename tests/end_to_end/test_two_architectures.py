@@ -10,11 +10,12 @@ import pytest
 from ase.build import molecule
 
 import psiflow_core as psiflow
-from psiflow_core.catalogue import entries
+from psiflow_core.environments.catalogue import entries
 from psiflow_core.errors import OptionError
-from psiflow_core.learning.records import read_campaign
-from psiflow_core.plugins import registry
-from psiflow_core.predictors import force_spread
+from psiflow_core.learning.driver.request import read_campaign
+from psiflow_core.learning.machine.events import Sampled
+from psiflow_core.potentials.predictors import force_spread
+from psiflow_core.registry.plugins import registry
 
 pytestmark = pytest.mark.skipif(
     not any(entry.registered.component.name == "nequip" for entry in entries()),
@@ -35,7 +36,7 @@ def learning(labels: int = 16) -> psiflow.OnlineLearning:
         budget=psiflow.Budget(labels=labels),
         bootstrap=psiflow.Bootstrap(structures=8),
         training=psiflow.Training(steps=150, warm_steps=80, final_steps=150),
-        selection=psiflow.Selection(deviation=0.0),  # every segment has something to label
+        selection=psiflow.selection("uncertain", threshold=0.0),  # every segment has something to label
         walking=psiflow.Walking(segment=psiflow.Segments(steps=40, stride=20)),
     )
 
@@ -72,17 +73,18 @@ def test_members_are_of_each_architecture_in_turn(result: psiflow.Result) -> Non
 
 def test_each_architecture_ran_where_its_plugin_is(result: psiflow.Result, folder: Path) -> None:
     campaign = read_campaign(folder)
-    homes = [event.data["homes"] for event in campaign.events if event.kind == "opened"][-1]
-    where = {name: home["environment"] for home in homes for name in home["components"] if name.startswith("potential")}
+    homes = campaign.opened.homes
+    where = {name: home.environment for home in homes for name in home.components if name.startswith("potential")}
     assert where == {"potential mace": "", "potential nequip": "nequip"}
     report = result.report.read_text()
-    assert "Where it ran" in report
+    assert "<h2>Environments</h2>" in report
     assert "nequip alone" in report
 
 
 def test_both_architectures_move_walkers(result: psiflow.Result, folder: Path) -> None:
-    sampled = [event.data for event in read_campaign(folder).events if event.kind == "sampled"]
-    workers = {name: {one["worker"] for one in sampled if one["potential"] == name} for name in ("mace", "nequip")}
+    events = [event.what for event in read_campaign(folder).events]
+    sampled = [what for what in events if isinstance(what, Sampled)]
+    workers = {name: {one.worker for one in sampled if one.potential == name} for name in ("mace", "nequip")}
     assert all(workers.values())
     assert not workers["mace"] & workers["nequip"]
 
@@ -120,10 +122,10 @@ def test_a_potential_of_another_environment_is_an_ase_calculator_here(result: ps
 
 
 def test_both_are_compared_on_the_unseen_structures(result: psiflow.Result) -> None:
-    by_potential = result.summary["errors_by_potential"]
+    by_potential = result.summary.errors_by_potential
     assert set(by_potential) == {"mace", "nequip"}
-    forces = [label.get_forces() for label in result.dataset if label.info["psiflow_subset"] == "test"]
+    forces = result.dataset[[one.extra["subset"] == "test" for one in result.dataset.provenance]].forces
     nothing = float(np.sqrt(np.mean(np.concatenate(forces) ** 2)))
     for name, errors in by_potential.items():
-        assert errors["test"]["force_rmse"] < 0.5 * nothing, name
+        assert errors["test"].force_rmse < 0.5 * nothing, name
     assert "nequip alone" in str(result)

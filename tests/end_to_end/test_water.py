@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 
-import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
@@ -12,7 +11,7 @@ from ase.build import molecule
 from scipy.spatial.transform import Rotation
 
 import psiflow_core as psiflow
-from psiflow_core.learning.metrics import rms
+from psiflow_core.potentials.metrics import rms
 from psiflow_core.structures import label_of
 
 pytestmark = pytest.mark.skipif(shutil.which("cp2k.psmp") is None, reason="there is no cp2k.psmp on PATH")
@@ -64,7 +63,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> psiflow.Result:
             committee=2,
             budget=psiflow.Budget(labels=14),
             bootstrap=psiflow.Bootstrap(structures=10),
-            selection=psiflow.Selection(deviation=0.0),  # every segment has something to label
+            selection=psiflow.selection("uncertain", threshold=0.0),  # every segment has something to label
             walking=psiflow.Walking(segment=psiflow.Segments(steps=50, stride=5)),
             training=psiflow.Training(steps=200, warm_steps=100, final_steps=300),
         )
@@ -72,12 +71,12 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> psiflow.Result:
 
 
 def of(result: psiflow.Result, subset: str) -> list[Atoms]:
-    return [atoms for atoms in result.dataset if atoms.info["psiflow_subset"] == subset]
+    return list(result.dataset[[one.extra["subset"] == subset for one in result.dataset.provenance]])
 
 
 def test_every_label_came_and_has_a_stress(result: psiflow.Result) -> None:
-    assert result.summary["labels"] == 14
-    assert result.summary["labels_failed"] == 0
+    assert result.summary.labels == 14
+    assert result.summary.labels_failed == 0
     assert len(result.dataset) == 18
     assert all(np.shape(label_of(atoms).stress) == (6,) for atoms in result.dataset)
 
@@ -89,10 +88,11 @@ def test_errors_on_unseen_structures_are_far_below_what_is_learned(result: psifl
     mean_stress = np.mean([label.stress for label in known], axis=0)
     stresses = rms(np.array([label.stress for label in labels]) - mean_stress)
     energies = rms(np.array([label.energy for label in labels]) - np.mean([label.energy for label in known])) / 6
-    found = result.summary["errors"]["test"]
-    assert found["force_rmse"] < forces / 8
-    assert found["stress_rmse"] < stresses / 2
-    assert found["energy_rmse"] < energies / 2
+    found = result.summary.errors["test"]
+    assert found.force_rmse < forces / 8
+    assert found.stress_rmse is not None
+    assert found.stress_rmse < stresses / 2
+    assert found.energy_rmse < energies / 2
 
 
 def test_the_report_tells_the_error_of_the_stress(result: psiflow.Result) -> None:
@@ -101,8 +101,7 @@ def test_the_report_tells_the_error_of_the_stress(result: psiflow.Result) -> Non
 
 
 def test_the_cell_moves_and_the_liquid_stays_one(result: psiflow.Result) -> None:
-    files = result.folder.glob("tasks/sample-*/attempt-*/walker-*.xyz")
-    volumes = [frame.get_volume() for file in files for frame in ase.io.read(file, ":")]
+    volumes = [frame.get_volume() for segment in result.trajectories for frame in segment.frames]
     assert len(set(volumes)) > 5
     assert min(volumes) > 0.7 * EDGE**3
     assert max(volumes) < 1.5 * EDGE**3

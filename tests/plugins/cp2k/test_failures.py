@@ -121,7 +121,7 @@ def test_every_functional_has_its_potential_and_dispersion(functional, dispersio
         ({"force_eval": "&DFT\n&END"}, "0 sections &FORCE_EVAL"),
         ({"force_eval": "&FORCE_EVAL\n&DFT\n@INCLUDE x\n&END\n&END"}, "preprocessor"),
         ({"force_eval": "&FORCE_EVAL\nMETHOD FIST\n&DFT\n&END\n&END"}, "METHOD FIST"),
-        ({"force_eval": "&FORCE_EVAL\n&DFT\n&END\n&END", "cutoff": 300.0}, "takes the place of cutoff"),
+        ({"force_eval": "&FORCE_EVAL\n&DFT\n&END\n&END", "cutoff": 300.0}, "force_eval replaces cutoff"),
         ({"launch": "srun -n {cores}"}, "ranks"),
     ],
 )

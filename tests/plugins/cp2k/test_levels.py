@@ -14,7 +14,8 @@ from psiflow_cp2k import _run_input, _start
 from psiflow_cp2k.reference import CP2K
 
 from psiflow_core.components import LabelTask, Resources
-from psiflow_core.plugins import registry
+from psiflow_core.environments.catalogue import spec_by
+from psiflow_core.registry.plugins import registry
 from psiflow_core.structures import isolated_atom
 
 from .conftest import CHEAP
@@ -44,12 +45,12 @@ def test_a_file_counts_by_its_content(tmp_path, water) -> None:
     (tmp_path / "a.inp").write_text(text)
     (tmp_path / "b.inp").write_text("# the same\n" + text.replace("  ", "\t"))
     found = registry().find("reference", "cp2k")
-    digests = {found.spec({"force_eval": str(tmp_path / name)}).digest for name in ("a.inp", "b.inp")}
-    assert digests == {found.spec({"force_eval": text}).digest}
+    digests = {spec_by(found, {"force_eval": str(tmp_path / name)}).digest for name in ("a.inp", "b.inp")}
+    assert digests == {spec_by(found, {"force_eval": text}).digest}
     moved = water.copy()
     moved.positions += 1.0
     moved.positions[0] += 0.1
-    assert found.spec({"force_eval": text_of(CP2K.parse(CHEAP), moved)}).digest in digests
+    assert spec_by(found, {"force_eval": text_of(CP2K.parse(CHEAP), moved)}).digest in digests
 
 
 def test_the_same_input_run_by_hand_gives_the_same_numbers(water, tmp_path) -> None:

@@ -174,7 +174,7 @@ def test_a_crash_is_told_by_its_signal_and_the_place() -> None:
          "SIGFPE"),
         ("At line 12 of file a.F\nFortran runtime error: Index out of bounds\n\nError termination. Backtrace:\n"
          "#0  0x7f00 in ???\n", 2, "Fortran runtime error: Index out of bounds"),
-        ("", 1, "it said nothing"),
+        ("", 1, "it printed nothing"),
     ],
 )  # fmt: skip
 def test_a_failure_is_never_the_end_of_a_backtrace(errors, code, said, tmp_path) -> None:

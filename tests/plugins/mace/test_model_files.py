@@ -30,7 +30,7 @@ def exported(small: Make, model: Path, tmp_path_factory: pytest.TempPathFactory)
 
 LOAD = """
 import sys
-from psiflow_core import plugins
+from psiflow_core.registry import plugins
 plugins.registry().find("potential", "mace").component.parse({}).load(sys.argv[1])
 """
 
@@ -51,7 +51,7 @@ def test_a_model_file_holds_no_code(model: Path) -> None:
 def test_a_file_that_is_no_model_is_refused(small: Make, exported: Path, tmp_path: Path) -> None:
     (tmp_path / "rubbish.pt").write_bytes(b"rubbish")
     for path in (tmp_path / "rubbish.pt", tmp_path / "missing.pt", exported):
-        with pytest.raises(ModelCorrupt, match="is no model of potential 'mace'"):
+        with pytest.raises(ModelCorrupt, match="is not a model of potential 'mace'"):
             small().load(path)
 
 

@@ -11,7 +11,7 @@ from psiflow_mace.potential import Mace
 
 import psiflow_core as psiflow
 from psiflow_core.errors import OptionError, StructureError
-from psiflow_core.plugins import build
+from psiflow_core.registry.plugins import build
 
 CATION, TRIPLET = {"charge": 1, "spin": 2}, {"charge": 0, "spin": 3}
 
@@ -65,5 +65,5 @@ def test_structures_that_differ_only_in_charge_or_spin_are_refused() -> None:
     Mace().check([neutral, neutral, Atoms("O", info={"spin": 3})])
     with pytest.raises(StructureError, match=r"O2 comes with charge 0 and spin 1, and with charge 1 and spin 2"):
         Mace().check([neutral, ion])
-    with pytest.raises(StructureError, match=r"charge 0 and spin 3.* cannot tell apart"):
+    with pytest.raises(StructureError, match=r"charge 0 and spin 3.* cannot distinguish them"):
         Mace().check([neutral, triplet])

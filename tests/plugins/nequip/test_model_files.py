@@ -30,7 +30,7 @@ def package(small: Make, model: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 LOAD = """
 import sys
-from psiflow_core import plugins
+from psiflow_core.registry import plugins
 plugins.registry().find("potential", sys.argv[1]).component.parse({}).load(sys.argv[2])
 """
 
@@ -56,12 +56,12 @@ def test_equal_trainings_give_equal_files(small: Make, task: Make) -> None:
 def test_a_file_that_is_no_model_is_refused(small: Make, architecture: str, package: Path, tmp_path: Path) -> None:
     (tmp_path / "rubbish.pt").write_bytes(b"rubbish")
     for path in (tmp_path / "rubbish.pt", tmp_path / "missing.pt", package):
-        with pytest.raises(ModelCorrupt, match=f"is no model of potential '{architecture}'"):
+        with pytest.raises(ModelCorrupt, match=f"is not a model of potential '{architecture}'"):
             small().load(path)
 
 
 def test_a_model_of_the_other_potential_is_refused(other: Potential, model: Path, architecture: str) -> None:
-    with pytest.raises(ModelCorrupt, match=f"it is one of potential '{architecture}'"):
+    with pytest.raises(ModelCorrupt, match=f"it is a model of potential '{architecture}'"):
         other.load(model)
 
 
@@ -139,7 +139,7 @@ def test_a_package_says_the_same_in_nequips_own_calculator(
 
 def test_the_name_of_a_compiled_model_says_what_it_is_for(small: Make, model: Path, tmp_path: Path) -> None:
     for name in ("emt.nequip.pt2", "emt.nequip.pth"):
-        with pytest.raises(OptionError, match=rf"'{name}' does not say what it is for: end it with \.lammps"):
+        with pytest.raises(OptionError, match=rf"'{name}' does not name a format: end it with \.lammps"):
             small().export(model, tmp_path / name)
 
 

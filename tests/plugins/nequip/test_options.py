@@ -61,5 +61,5 @@ def test_structures_that_differ_only_in_charge_or_spin_are_refused(component: ty
     potential.check([neutral, neutral, Atoms("O", info={"spin": 3})])
     with pytest.raises(StructureError, match=r"O2 comes with charge 0 and spin 1, and with charge 1 and spin 2"):
         potential.check([neutral, ion])
-    with pytest.raises(StructureError, match=f"charge 0 and spin 3, which potential '{component.name}' cannot"):
+    with pytest.raises(StructureError, match=f"charge 0 and spin 3; potential '{component.name}' cannot"):
         potential.check([neutral, triplet])

@@ -11,10 +11,9 @@ from psiflow_openmm_sampler.sampler import OpenMM
 from psiflow_toys import chance, wells
 
 import psiflow_core as psiflow
-from psiflow_core.bias import Memory, WalkerBias
-from psiflow_core.components import SamplingTask, Walker
-from psiflow_core.predictors import CalculatorPredictor, PredictorCalculator
-from psiflow_core.sampling import remembering
+from psiflow_core.components import CalculatorPredictor, Memory, PredictorCalculator, SamplingTask, Walker
+from psiflow_core.sampling.bias import WalkerBias
+from psiflow_core.sampling.monitor import remembering
 
 BOND = psiflow.Distance(atoms=(0, 1))
 VOLUME = psiflow.Volume()

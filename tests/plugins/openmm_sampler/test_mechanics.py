@@ -206,3 +206,13 @@ def test_without_a_temperature_atoms_at_rest_stay_at_rest(ideal_gas, move):
     atoms = Atoms("Ar2", positions=[[0, 0, 0], [0, 0, 4]], momenta=np.zeros((2, 3)))
     assert not move(OpenMM(ensemble="nve"), atoms, ideal_gas, 5).walker.structure.get_momenta().any()
     assert move(NVE, atoms, ideal_gas, 5).walker.structure.get_momenta().any()
+
+
+@pytest.mark.parametrize("ensemble", ["nve", "nvt"])
+def test_a_segment_copies_no_potential(ensemble, cluster, argon, move, monkeypatch):
+    """A copy of a network, for each segment of each walker, takes longer than many of its steps."""
+    copied = []
+    monkeypatch.setattr(type(argon), "__reduce_ex__", lambda self, protocol: copied.append(self) or (type(self), ()))
+    move(OpenMM(ensemble=ensemble, temperature=80.0), cluster, argon, 2)
+    assert argon.calls
+    assert not copied

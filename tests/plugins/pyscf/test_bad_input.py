@@ -16,8 +16,9 @@ from ase.units import Hartree
 from psiflow_pyscf.reference import PySCF
 
 from psiflow_core.components import LabelTask
+from psiflow_core.environments.catalogue import spec_by
 from psiflow_core.errors import OptionError, ReferenceFailed, StructureError
-from psiflow_core.plugins import registry
+from psiflow_core.registry.plugins import registry
 from psiflow_core.structures import isolated_atom
 
 WATER = molecule("H2O")
@@ -25,8 +26,8 @@ WATER = molecule("H2O")
 
 def test_the_plugin_is_found_by_name_and_loads_no_engine() -> None:
     code = (
-        "import sys, psiflow_pyscf.reference; from psiflow_core.plugins import registry;"
-        "registry().find('reference', 'pyscf').spec({'functional': 'B3LYP'});"
+        "import sys, psiflow_pyscf.reference; from psiflow_core.environments.catalogue import spec;"
+        "spec('reference', 'pyscf', {'functional': 'B3LYP'});"
         "sys.exit('pyscf' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -34,7 +35,7 @@ def test_the_plugin_is_found_by_name_and_loads_no_engine() -> None:
 
 def test_names_are_compared_without_case() -> None:
     found = registry().find("reference", "pyscf")
-    assert found.spec({"basis": "Def2-SVP"}).digest == found.spec({}).digest
+    assert spec_by(found, {"basis": "Def2-SVP"}).digest == spec_by(found, {}).digest
 
 
 @pytest.mark.parametrize(
@@ -183,18 +184,21 @@ import json, os, sys
 from pathlib import Path
 from ase import Atoms
 import psiflow_core as psiflow
-from psiflow_core import plugins, tasks
-from psiflow_core.structures import from_plain, label_of, to_plain
+from psiflow_core.execution.tasks.label import LabelRequest
+from psiflow_core.execution.tasks.request import Grant
+from psiflow_core.registry.engines import engine_version
+from psiflow_core.registry.plugins import build
+from psiflow_core.structures import from_plain, label_of
 folder = Path(sys.argv[1])
 hydrogen = Atoms("H2", [[0, 0, 0], [0, 0, 0.75]])
 energies = []
 for functional in ("b3lyp", "b3lypg", "b3lyp5"):
     spec = psiflow.reference("pyscf", functional=functional, basis="sto-3g", grid_level=0)
-    task = {"reference": spec.to_plain(), "structure": to_plain(hydrogen)}
-    tasks.label({**task, "labels": folder / functional, "folder": folder / f"scratch-{functional}"})
-    file = tasks.label_file(folder / functional, spec, hydrogen)
-    energies.append(label_of(from_plain(json.loads(file.read_text())["structure"])).energy)
-print(json.dumps({"energies": energies, "version": tasks.engine_version(plugins.build(spec))}))
+    place = {"labels": folder / functional, "folder": folder / f"scratch-{functional}"}
+    request = LabelRequest(reference=spec, structure=hydrogen, **place)
+    request.run(Grant())
+    energies.append(label_of(from_plain(json.loads(request.file.read_text())["structure"])).energy)
+print(json.dumps({"energies": energies, "version": engine_version(build(spec))}))
 """
     environment = {name: value for name, value in os.environ.items() if name != "PYSCF_CONFIG_FILE"}
     done = subprocess.run(
@@ -216,10 +220,11 @@ def test_a_missing_pyscf_is_told_with_what_to_do() -> None:
 import sys
 sys.modules["pyscf"] = None
 import psiflow_core as psiflow
-from psiflow_core import plugins, tasks
+from psiflow_core.registry.engines import require_engine
+from psiflow_core.registry.plugins import build
 from psiflow_core.errors import EngineMissing
 try:
-    tasks.require_engine(plugins.build(psiflow.reference("pyscf")))
+    require_engine(build(psiflow.reference("pyscf")))
 except EngineMissing as error:
     assert "pip install pyscf" in str(error), error
 else:

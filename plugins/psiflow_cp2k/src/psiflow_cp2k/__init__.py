@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from psiflow_core.components import Reference
-from psiflow_core.hookspecs import hookimpl
+from psiflow_core.registry.hookspecs import hookimpl
 
 
 @hookimpl

@@ -1,7 +1,7 @@
 """CP2K's input language: a tree of sections, read strictly and written back.
 
-Which keywords exist depends on the version of CP2K, and only the program that will run knows; it is asked
-(`_checks`). What is read here is the form alone: sections that open and close, keywords, comments.
+The valid keywords depend on the version of CP2K, so `_checks` asks the program that will run. This module reads the
+syntax only: sections that open and close, keywords, comments.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 COMMENT = re.compile(r"""("[^"]*"|'[^']*')|[!#].*$""")
-"""A quoted text, which is kept, or a comment."""
+"""A quoted text, which is kept, or a comment, which is not."""
 PREPROCESSOR = re.compile(r"^@|\$\{|\$[A-Za-z_]")
 
 
 @dataclass
 class Section:
-    """A section, what stands after its name, its keywords in their order, and the sections in it."""
+    """A section: its name and parameter, its keywords in order, and its subsections."""
 
     name: str
     parameter: str = ""
     keywords: list[tuple[str, str]] = field(default_factory=list)
-    """Name, in capitals, and value. Lines without a name, as of `&COORD`, have their first word for one."""
+    """Name, in capitals, and value. In lines without a name, as in `&COORD`, the first word counts as the name."""
     sections: list[Section] = field(default_factory=list)
 
     def find(self, path: str) -> Section | None:
-        """The first section at a path, `DFT/SCF` for instance."""
+        """The first section at a path, for instance `DFT/SCF`."""
         name, _, rest = path.partition("/")
         for section in self.sections:
             if section.name == name:
@@ -37,7 +37,7 @@ class Section:
         return [section for section in self.sections if section.name == name]
 
     def at(self, path: str) -> Section:
-        """The section at a path, made where it is missing."""
+        """The section at a path; it is created if missing."""
         name, _, rest = path.partition("/")
         section = self.find(name)
         if section is None:
@@ -46,11 +46,11 @@ class Section:
         return section.at(rest) if rest else section
 
     def drop(self, *names: str) -> None:
-        """Take sections out."""
+        """Remove sections."""
         self.sections = [section for section in self.sections if section.name not in names]
 
     def drop_everywhere(self, name: str) -> None:
-        """Take sections out here and in all sections below."""
+        """Remove sections here and in all subsections."""
         self.drop(name)
         for section in self.sections:
             section.drop_everywhere(name)
@@ -60,7 +60,7 @@ class Section:
         return next((value for name, value in self.keywords if name in names), None)
 
     def set(self, name: str, value: object, *aliases: str) -> Section:
-        """Give a keyword a value, in place of all that it had under this name and its aliases."""
+        """Set a keyword, in place of all values under this name and its aliases."""
         self.unset(name, *aliases)
         self.keywords.append((name, str(value)))
         return self
@@ -84,11 +84,11 @@ class Section:
 
 
 def parse(text: str) -> Section:
-    """The sections of a text, in one that has no name.
+    """The sections of a text, as subsections of a section without a name.
 
     Raises:
-        ValueError: a section is not closed or closed by another name, something stands outside of all sections,
-            or the text has to go through CP2K's preprocessor; the line is named.
+        ValueError: a section is not closed or is closed by another name, a line is outside of all sections, or the text
+            needs CP2K's preprocessor. The error names the line.
     """
     root = Section("")
     open_sections = [root]
@@ -99,7 +99,7 @@ def parse(text: str) -> Section:
         elif line.startswith("&"):
             open_sections.append(_opened(open_sections[-1], number, line))
         elif len(open_sections) == 1:
-            raise ValueError(f"line {number}, '{line}', stands outside of all sections")
+            raise ValueError(f"line {number}, '{line}', is outside of all sections; move it into one")
         else:
             name, _, value = _words(line)
             open_sections[-1].keywords.append((name.upper(), value))
@@ -109,10 +109,10 @@ def parse(text: str) -> Section:
 
 
 def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
-    """Lines without comments, those that end in a backslash joined to the next, with the number of the last."""
+    """Lines without comments and their numbers; a backslash at the end joins a line to the next one."""
     joined = ""
     for number, raw in enumerate(text.splitlines(), start=1):
-        line = joined + COMMENT.sub(lambda found: found.group(1) or "", raw).strip()
+        line = joined + COMMENT.sub(lambda match: match.group(1) or "", raw).strip()
         joined = line[:-1] + " " if line.endswith("\\") else ""
         if line and not joined:
             yield number, line
@@ -121,7 +121,7 @@ def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
 def _opened(parent: Section, number: int, line: str) -> Section:
     name, _, parameter = _words(line[1:])
     if not name:
-        raise ValueError(f"line {number}: a section without a name")
+        raise ValueError(f"line {number} opens a section without a name; write one after the '&'")
     section = Section(name.upper(), parameter)
     parent.sections.append(section)
     return section
@@ -130,9 +130,11 @@ def _opened(parent: Section, number: int, line: str) -> Section:
 def _close(open_sections: list[Section], number: int, line: str) -> None:
     name = _words(line[1:])[2].upper()
     if len(open_sections) == 1:
-        raise ValueError(f"line {number}, '{line}', closes a section, but none is open")
+        raise ValueError(f"line {number}, '{line}', closes a section, but none is open; remove it")
     if name and name != open_sections[-1].name:
-        raise ValueError(f"line {number}, '{line}', stands where &END {open_sections[-1].name} is expected")
+        raise ValueError(
+            f"line {number}, '{line}', stands where &END {open_sections[-1].name} is expected; close that section first"
+        )
     open_sections.pop()
 
 
@@ -145,5 +147,5 @@ def _refuse_preprocessor(number: int, line: str) -> None:
     if PREPROCESSOR.search(line):
         raise ValueError(
             f"line {number}, '{line}', is for CP2K's preprocessor, which may read other files; "
-            "write out what it stands for, or take the input that cp2k --echo prints"
+            "write it out in full, or use the input that cp2k --echo prints"
         )

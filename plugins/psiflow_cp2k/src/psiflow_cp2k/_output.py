@@ -1,7 +1,7 @@
-"""What CP2K says: energy, forces, stress, each in the unit that stands beside it.
+"""CP2K's results: energy, forces and stress, each in the unit that is printed next to it.
 
-Versions differ: the energy is headed `[a.u.]:` up to 2024 and `[hartree]` from 2025 on, where other lines begin alike
-(`gap`, `free energy`); forces are in `[a.u.]` or `[hartree/bohr]`, the stress in `[GPa]` or `[bar]`.
+Versions differ. The energy is headed `[a.u.]:` up to 2024, and `[hartree]` from 2025 on, where other lines begin the
+same way (`gap`, `free energy`). Forces are in `[a.u.]` or `[hartree/bohr]`, the stress is in `[GPa]` or `[bar]`.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ ENERGY = re.compile(
     r"^ *ENERGY\| Total FORCE_EVAL \( *(?:QS|QUICKSTEP) *\) energy *[\[(](?P<unit>[^\])]*)[\])]:? +(?P<number>\S+) *$",
     re.M,
 )
-"""The free energy E − TS of smeared occupations, which forces and stress are the gradient of."""
+"""With smeared occupations, this is the free energy E − TS; forces and stress are its gradient."""
 STATUS = re.compile(
     r"(?P<yes>outer SCF loop converged|SCF run converged in)|(?P<no>outer SCF loop FAILED|SCF run NOT converged)"
 )
 STEP = re.compile(r"^ +\d+ [A-Z].* [-+]?\d\.\d+E[-+]\d+$", re.MULTILINE)
 """A row of the table of the self-consistent field."""
 STEADY = 100.0
-"""The most that the energy may change in the last step, over the threshold of the self-consistent field."""
+"""Largest change of the energy in the last step, relative to the threshold of the self-consistent field."""
 FORCES = re.compile(r"^ *(?:ATOMIC FORCES in|FORCES\| Atomic forces) *\[(?P<unit>[^\]]*)\]", re.M)
 STRESS = re.compile(r"^ *(?:STRESS\| Analytical stress tensor|STRESS TENSOR) *\[(?P<unit>[^\]]*)\]", re.M)
 ENERGY_UNITS = {
@@ -40,27 +40,27 @@ FORCE_UNITS = {
     "ev*angstrom^-1": 1.0,
 }  # fmt: skip
 STRESS_UNITS = {"gpa": GPa, "mpa": 1e-3 * GPa, "pa": 1e-9 * GPa, "kbar": 0.1 * GPa, "bar": 1e-4 * GPa}
-"""CP2K's names, in small letters, in ASE's units."""
+"""CP2K's names of units in lower case, and their values in ASE's units."""
 NUMBER = r"[-+]?\d+\.\d+(?:[EeDd][-+]?\d+)?"
 
 
-def converged(said: str, threshold: float) -> bool:
-    """Whether the last self-consistent field did, its energy too.
+def converged(output: str, threshold: float) -> bool:
+    """Whether the last self-consistent field has converged, its energy included.
 
-    DIIS stops when the density does not change. In a small symmetric molecule (H2 in a minimal basis) that is so from
-    the first step on, while orbital energies, and forces with them, still belong to an older density.
+    DIIS stops when the density does not change. In a small symmetric molecule (H2 in a minimal basis) it does not
+    change from the first step on, while orbital energies, and hence forces, still belong to an older density.
 
     Args:
-        threshold: `EPS_SCF`; infinite where there are no forces, in a free atom. [Eh]
+        threshold: `EPS_SCF`; infinite for a free atom, which has no forces. [Eh]
     """
-    found = [match.lastgroup == "yes" for match in STATUS.finditer(said)]
-    steps = STEP.findall(said)
-    return bool(found and found[-1] and steps and abs(float(steps[-1].split()[-1])) < STEADY * threshold)
+    outcomes = [match.lastgroup == "yes" for match in STATUS.finditer(output)]
+    steps = STEP.findall(output)
+    return bool(outcomes and outcomes[-1] and steps and abs(float(steps[-1].split()[-1])) < STEADY * threshold)
 
 
-def progress(said: str) -> str:
-    """How far the self-consistent field came: steps, and the last one as CP2K prints it."""
-    steps = STEP.findall(said)
+def progress(output: str) -> str:
+    """Progress of the self-consistent field: the number of steps, and the last one as CP2K prints it."""
+    steps = STEP.findall(output)
     return f"{len(steps)} steps, the last: {' '.join(steps[-1].split())}" if steps else "no step"
 
 
@@ -68,12 +68,12 @@ def read(folder: Path, atoms: int, periodic: bool) -> Label:
     """The results of a run that ended well.
 
     Raises:
-        ReferenceFailed: "engine", something is missing or in units that are not known.
+        ReferenceFailed: "engine": a result is missing or in an unknown unit.
     """
-    found = list(ENERGY.finditer((folder / "label.out").read_text(errors="replace")))
-    if not found:
-        raise ReferenceFailed(f"CP2K printed no energy of the form that psiflow knows; see {folder}")
-    unit, number = found[-1]["unit"], _number(found[-1]["number"])
+    energies = list(ENERGY.finditer((folder / "label.out").read_text(errors="replace")))
+    if not energies:
+        raise ReferenceFailed(f"CP2K printed no energy in a format that psiflow knows; see {folder}")
+    unit, number = energies[-1]["unit"], _number(energies[-1]["number"])
     return Label(
         number * _factor(ENERGY_UNITS, unit, "energy"),
         _forces(_only(folder, "*forces*"), atoms),
@@ -92,7 +92,7 @@ def _number(text: str) -> float:
 
 
 def _factor(units: dict[str, float], unit: str, quantity: str) -> float:
-    """Of a unit, in ASE's units."""
+    """The value of a unit, in ASE's units."""
     factor = units.get(unit.strip().lower())
     if factor is None:
         raise ReferenceFailed(
@@ -108,23 +108,23 @@ def _only(folder: Path, pattern: str) -> str:
     return files[0].read_text()
 
 
-def _forces(said: str, atoms: int) -> Array:
-    head = FORCES.search(said)
-    rows = re.findall(rf"^(?:\s*FORCES\|)?\s+\d+\s+(?:\d+\s+\w+\s+)?({NUMBER})\s+({NUMBER})\s+({NUMBER})", said, re.M)
+def _forces(output: str, atoms: int) -> Array:
+    head = FORCES.search(output)
+    rows = re.findall(rf"^(?:\s*FORCES\|)?\s+\d+\s+(?:\d+\s+\w+\s+)?({NUMBER})\s+({NUMBER})\s+({NUMBER})", output, re.M)
     if head is None:
-        raise ReferenceFailed(f"CP2K's forces cannot be read: {said[:200]!r}")
+        raise ReferenceFailed(f"CP2K's forces cannot be read: {output[:200]!r}")
     if len(rows) != atoms:
-        raise ReferenceFailed(f"CP2K printed forces of {len(rows)} atoms where there are {atoms}")
+        raise ReferenceFailed(f"CP2K printed forces of {len(rows)} atoms; the structure has {atoms}")
     forces: Array = np.array(rows, float) * _factor(FORCE_UNITS, head["unit"], "force")
     return forces
 
 
-def _stress(said: str) -> Array:
+def _stress(output: str) -> Array:
     """CP2K prints −(1/V) dE/dε."""
-    head = STRESS.search(said)
-    rows = re.findall(rf"^(?:\s*STRESS\|)?\s+[xyzXYZ]\s+({NUMBER})\s+({NUMBER})\s+({NUMBER})", said, re.M)
+    head = STRESS.search(output)
+    rows = re.findall(rf"^(?:\s*STRESS\|)?\s+[xyzXYZ]\s+({NUMBER})\s+({NUMBER})\s+({NUMBER})", output, re.M)
     if head is None or len(rows) < 3:
-        raise ReferenceFailed(f"CP2K's stress cannot be read: {said[:200]!r}")
+        raise ReferenceFailed(f"CP2K's stress cannot be read: {output[:200]!r}")
     factor = _factor(STRESS_UNITS, head["unit"], "stress")
     stress: Array = -factor * full_3x3_to_voigt_6_stress(np.array(rows[:3], float))  # eigenvectors follow
     return stress

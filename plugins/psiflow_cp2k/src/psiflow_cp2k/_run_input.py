@@ -1,37 +1,34 @@
-"""The whole input of one run: level, structure, and the way its self-consistent field is found."""
+"""The complete input of one run: level of theory, structure, and method of the self-consistent field."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ase import Atoms
 
 from psiflow_cp2k import _scf, _structure
 from psiflow_cp2k._input import Section
-
-if TYPE_CHECKING:
-    from psiflow_cp2k.reference import CP2K
+from psiflow_cp2k.options import CP2KOptions
 
 INPUT = "label.inp"
 START = "start.wfn"
 """Orbitals to start from."""
 
 
-def of(options: CP2K, atoms: Atoms, rung: _scf.Rung | None = None) -> Section:
-    """The input on a rung of the ladder, the first one by default."""
+def of(options: CP2KOptions, atoms: Atoms, rung: _scf.Rung | None = None) -> Section:
+    """The input for a rung of the ladder, by default the first."""
     root = _structure.described(options, atoms)
     (rung or _scf.ladder(options, atoms)[0]).write(options, atoms, root.at("FORCE_EVAL/DFT/SCF"))
     return root
 
 
 def threshold(root: Section) -> float:
-    """Of the self-consistent field. [Eh]"""
+    """Threshold of the self-consistent field. [Eh]"""
     return float((root.at("FORCE_EVAL/DFT/SCF").get("EPS_SCF") or "1E-5").upper().replace("D", "E"))
 
 
 def write(root: Section, folder: Path, start: bytes | None = None) -> None:
-    """Write the input, and the orbitals that it starts from."""
+    """Write the input, and the orbitals to start from."""
     if start is not None:
         (folder / START).write_bytes(start)
         dft = root.at("FORCE_EVAL/DFT")

@@ -1,42 +1,40 @@
-"""The fall-back ladder: self-consistent fields by ever more patient means.
+"""The fall-back ladder: methods for the self-consistent field, tried in turn.
 
-All rungs have one threshold, and each starts from atomic densities: a label does not depend on which rungs failed
-below the one that gave it.
+All rungs have the same threshold and start from atomic densities: a label does not depend on the rungs that failed
+before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from ase import Atoms
 
 from psiflow_cp2k import _level
 from psiflow_cp2k._input import Section
-
-if TYPE_CHECKING:
-    from psiflow_cp2k.reference import CP2K
+from psiflow_cp2k.options import CP2KOptions
 
 INNER = 25
-"""Steps of orbital transformation before its preconditioner is made anew."""
+"""Steps of orbital transformation before its preconditioner is rebuilt."""
 LARGE = 100
-"""Atoms from which on the orbitals' transformation costs less than the diagonalization of a Fock matrix."""
+"""Number of atoms above which orbital transformation costs less than diagonalizing the Fock matrix."""
 EMPTY = 0.2
-"""Empty orbitals that a smeared occupation is given, as a share of those that are occupied."""
+"""Empty orbitals for smeared occupations, as a fraction of the occupied ones."""
 
 
 class Rung(NamedTuple):
     name: str
-    write: Callable[[CP2K, Atoms, Section], None]
+    write: Callable[[CP2KOptions, Atoms, Section], None]
     """Writes the section `SCF`."""
 
 
-def ladder(options: CP2K, atoms: Atoms) -> list[Rung]:
-    """The rungs for a structure, in their order.
+def ladder(options: CP2KOptions, atoms: Atoms) -> list[Rung]:
+    """The rungs for a structure, in order.
 
-    DIIS and orbital transformation need a gap, whole occupations and Γ alone; the latter does not find the degenerate
-    shells of a free atom. A section of the user's own comes first, but not for a free atom, nor for a molecule
-    where it smears occupations.
+    DIIS and orbital transformation need a gap, integer occupations and Γ only; orbital transformation does not find the
+    degenerate shells of a free atom. The user's own section comes first, except for a free atom, and for a molecule if
+    the section smears occupations.
     """
     if len(atoms) == 1 and not atoms.pbc.any():
         return [DIIS, BROYDEN, SMALL_STEPS, TRANSFORMED]
@@ -47,18 +45,18 @@ def ladder(options: CP2K, atoms: Atoms) -> list[Rung]:
     return [*own, *([TRANSFORMED, DIIS] if len(atoms) > LARGE else [DIIS, TRANSFORMED]), BROYDEN, SMALL_STEPS]
 
 
-def is_metallic(options: CP2K) -> bool:
-    """Whether a crystal's orbitals cannot be found by their transformation: k-points, or fractional occupations."""
+def is_metallic(options: CP2KOptions) -> bool:
+    """Whether a crystal has k-points or fractional occupations, which orbital transformation does not support."""
     dft = _level.sections(options).at("FORCE_EVAL/DFT")
     return options.smearing is not None or any(dft.find(path) is not None for path in ("KPOINTS", "SCF/SMEAR"))
 
 
-def _as_given(options: CP2K, atoms: Atoms, scf: Section) -> None:
+def _as_given(options: CP2KOptions, atoms: Atoms, scf: Section) -> None:
     scf.unset("SCF_GUESS")
 
 
-def _diis(options: CP2K, atoms: Atoms, scf: Section) -> None:
-    """Pulay, J. Comput. Chem. 3, 556 (1982): half of the steps that the transformation of orbitals takes (H2O)."""
+def _diis(options: CP2KOptions, atoms: Atoms, scf: Section) -> None:
+    """Pulay, J. Comput. Chem. 3, 556 (1982): half as many steps as orbital transformation (H2O)."""
     _clear(options, scf)
     scf.drop("SMEAR")
     scf.unset("ADDED_MOS")
@@ -66,7 +64,7 @@ def _diis(options: CP2K, atoms: Atoms, scf: Section) -> None:
     scf.at("DIAGONALIZATION")
 
 
-def _transformed(options: CP2K, atoms: Atoms, scf: Section) -> None:
+def _transformed(options: CP2KOptions, atoms: Atoms, scf: Section) -> None:
     """VandeVondele and Hutter, J. Chem. Phys. 118, 4365 (2003)."""
     _clear(options, scf)
     scf.drop("SMEAR")
@@ -77,29 +75,29 @@ def _transformed(options: CP2K, atoms: Atoms, scf: Section) -> None:
     scf.at("OUTER_SCF").set("EPS_SCF", scf.get("EPS_SCF")).set("MAX_SCF", options.max_scf // inner)
 
 
-def _broyden(options: CP2K, atoms: Atoms, scf: Section) -> None:
+def _broyden(options: CP2KOptions, atoms: Atoms, scf: Section) -> None:
     _clear(options, scf)
     scf.at("DIAGONALIZATION")
     scf.at("MIXING").set("METHOD", "BROYDEN_MIXING").set("ALPHA", 0.3).set("NBROYDEN", 8)
     _smear(options, atoms, scf)
 
 
-def _small_steps(options: CP2K, atoms: Atoms, scf: Section) -> None:
+def _small_steps(options: CP2KOptions, atoms: Atoms, scf: Section) -> None:
     _clear(options, scf)
     scf.at("DIAGONALIZATION")
     scf.at("MIXING").set("METHOD", "BROYDEN_MIXING").set("ALPHA", 0.05).set("BETA", 1.5).set("NBROYDEN", 14)
     _smear(options, atoms, scf)
 
 
-def _clear(options: CP2K, scf: Section) -> None:
-    """An SCF section that keeps thresholds, electronic temperature and empty orbitals of a given one."""
+def _clear(options: CP2KOptions, scf: Section) -> None:
+    """Reduce a given SCF section to its threshold, electronic temperature and empty orbitals."""
     threshold = scf.get("EPS_SCF") or f"{options.eps_scf:.3E}"
     scf.drop("OT", "OUTER_SCF", "DIAGONALIZATION", "MIXING")
     scf.unset("SCF_GUESS")
     scf.set("MAX_SCF", options.max_scf).set("EPS_SCF", threshold)
 
 
-def _smear(options: CP2K, atoms: Atoms, scf: Section) -> None:
+def _smear(options: CP2KOptions, atoms: Atoms, scf: Section) -> None:
     """Only crystals are smeared: a free atom has the spin of its ground state."""
     if not atoms.pbc.all():
         scf.drop("SMEAR")

@@ -1,14 +1,13 @@
-"""The orbitals of the last label of this worker, for a neighbouring structure to start from.
+"""The orbitals of this worker's last label, as the start of a similar structure.
 
-Kept in memory: nothing is left behind by a worker that is killed. Only closed shells without smearing are kept,
-whose self-consistent field has one solution: there a start changes how long it takes, and the label by less than the
-threshold does.
+They are kept in memory: a killed worker leaves nothing behind. Only closed shells without smearing are kept. Their
+self-consistent field has one solution: the start changes the time, and the label by less than the threshold does.
 """
 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from ase import Atoms
@@ -18,20 +17,18 @@ from psiflow_core.structures import Array, charge_of
 from psiflow_cp2k import _level
 from psiflow_cp2k._scf import is_metallic
 from psiflow_cp2k._structure import UNRESTRICTED, is_open_shell
-
-if TYPE_CHECKING:
-    from psiflow_cp2k.reference import CP2K
+from psiflow_cp2k.options import CP2KOptions
 
 NEAR = 0.5
-"""The farthest that an atom may have moved. [Å]"""
+"""Largest displacement of an atom. [Å]"""
 STRAIN = 0.05
-"""The most that a cell vector may have changed, over its length."""
+"""Largest change of a cell vector, relative to its length."""
 ROOM = 256 * 2**20
-"""The largest file that is kept. [bytes]"""
+"""Largest file that is kept. [bytes]"""
 
 
 class Start(NamedTuple):
-    options: CP2K
+    options: CP2KOptions
     atoms: Atoms
     rung: str
     orbitals: bytes
@@ -41,35 +38,35 @@ _last: list[Start] = []
 _lock = threading.Lock()
 
 
-def find(options: CP2K, atoms: Atoms) -> Start | None:
-    """What a structure may start from."""
+def find(options: CP2KOptions, atoms: Atoms) -> Start | None:
+    """The orbitals that a structure may start from; None if there are none."""
     with _lock:
         for last in _last:
-            if last.options == options and _serves(last.atoms, atoms):
+            if last.options == options and _is_similar(last.atoms, atoms):
                 return last
     return None
 
 
-def keep(options: CP2K, atoms: Atoms, rung: str, orbitals: bytes) -> None:
-    """Remember the orbitals of a structure in place of all others."""
+def keep(options: CP2KOptions, atoms: Atoms, rung: str, orbitals: bytes) -> None:
+    """Keep the orbitals of a structure in place of earlier ones, if others may start from them."""
     if options.start_from_last and _has_one_solution(options, atoms) and len(orbitals) < ROOM:
         with _lock:
             _last[:] = [Start(options, atoms.copy(), rung, orbitals)]
 
 
 def forget() -> None:
-    """Let the next label start from nothing."""
+    """Let the next label start without orbitals."""
     with _lock:
         _last.clear()
 
 
-def _has_one_solution(options: CP2K, atoms: Atoms) -> bool:
-    """Whether the field is unlikely to end elsewhere when it starts elsewhere: one spin, whole occupations."""
+def _has_one_solution(options: CP2KOptions, atoms: Atoms) -> bool:
+    """Whether the solution is unlikely to depend on the start: a closed shell with integer occupations."""
     given = _level.sections(options).at("FORCE_EVAL/DFT").get(*UNRESTRICTED)
     return given is None and not is_open_shell(atoms) and not (atoms.pbc.any() and is_metallic(options))
 
 
-def _serves(last: Atoms, atoms: Atoms) -> bool:
+def _is_similar(last: Atoms, atoms: Atoms) -> bool:
     same = len(last) == len(atoms) and (last.numbers == atoms.numbers).all() and (last.pbc == atoms.pbc).all()
     return bool(
         same
@@ -88,7 +85,7 @@ def _strain(last: Atoms, atoms: Atoms) -> float:
 
 
 def _moved(last: Atoms, atoms: Atoms) -> Array:
-    """How far each atom is from where it was, that the whole structure has moved apart. [Å]"""
+    """Displacement of each atom, shape (atoms,); a molecule's translation does not count. [Å]"""
     if atoms.pbc.any():
         return np.asarray(find_mic(atoms.positions - last.positions, atoms.cell, atoms.pbc)[1])
     shift = atoms.positions.mean(axis=0) - last.positions.mean(axis=0)

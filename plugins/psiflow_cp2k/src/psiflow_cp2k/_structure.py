@@ -1,9 +1,8 @@
-"""A structure in CP2K's input: cell, coordinates, charge, spin, and what it is surrounded by."""
+"""A structure in CP2K's input: cell, coordinates, charge, spin, and boundary conditions."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms
@@ -13,19 +12,17 @@ from psiflow_core.electrons import electrons
 from psiflow_core.structures import Array, charge_of, spin_of
 from psiflow_cp2k import _level
 from psiflow_cp2k._input import Section
-
-if TYPE_CHECKING:
-    from psiflow_cp2k.reference import CP2K
+from psiflow_cp2k.options import CP2KOptions
 
 PROJECT = "label"
-"""What the files of CP2K begin with."""
+"""The prefix of CP2K's files."""
 UNRESTRICTED = ("UKS", "UNRESTRICTED_KOHN_SHAM", "LSD", "SPIN_POLARIZED")
 TIGHT_BINDING = ("XTB", "DFTB")
 SOLVERS = ("POISSON_SOLVER", "POISSON", "PSOLVER")
 
 
-def described(options: CP2K, atoms: Atoms) -> Section:
-    """The input for energy, forces and, where periodic, stress of a structure; its self-consistent field aside."""
+def described(options: CP2KOptions, atoms: Atoms) -> Section:
+    """The input for energy, forces and (if periodic) stress of a structure, without the method of its field."""
     root = _level.sections(options)
     root.at("GLOBAL").set("PROJECT", PROJECT).set("RUN_TYPE", "ENERGY_FORCE").set("PRINT_LEVEL", "MEDIUM")
     force_eval = root.at("FORCE_EVAL")
@@ -40,7 +37,7 @@ def described(options: CP2K, atoms: Atoms) -> Section:
     return root
 
 
-def box_edge(options: CP2K, atoms: Atoms) -> float:
+def box_edge(options: CP2KOptions, atoms: Atoms) -> float:
     """Edge of the cubic box of a molecule. [Å]"""
     if options.box is not None:
         return options.box
@@ -49,12 +46,12 @@ def box_edge(options: CP2K, atoms: Atoms) -> float:
 
 
 def is_open_shell(atoms: Atoms) -> bool:
-    """Whether both spins need orbitals of their own."""
+    """Whether each spin needs its own orbitals."""
     return multiplicity(atoms) != 1 or moments(atoms) is not None
 
 
 def multiplicity(atoms: Atoms) -> int:
-    """2S+1: the structure's own, or for a crystal that says nothing the one its moments add up to, or the lowest."""
+    """2S+1: the structure's own; for a crystal without one, that of its summed moments, else the lowest possible."""
     if "spin" in electrons(atoms) or not atoms.pbc.any():
         return spin_of(atoms)
     given = moments(atoms)
@@ -70,7 +67,7 @@ def moments(atoms: Atoms) -> Array | None:
 
 
 def _surround(force_eval: Section, atoms: Atoms) -> None:
-    """Periodicity of the electrostatics: that of the structure."""
+    """Give the electrostatics the structure's periodicity."""
     poisson = force_eval.at("DFT/POISSON")
     if atoms.pbc.all():
         if (poisson.get("PERIODIC") or "XYZ").upper() != "XYZ":
@@ -83,10 +80,10 @@ def _surround(force_eval: Section, atoms: Atoms) -> None:
 
 
 def _sum_charges(dft: Section, atoms: Atoms) -> None:
-    """Atomic charges of tight binding are summed by Ewald where the structure is periodic, and only there.
+    """Sum the atomic charges of tight binding by Ewald's method if the structure is periodic, and only then.
 
-    Ewald sums need a Poisson solver with periods: CP2K crashes with any other. Charges that are not so summed see no
-    far image. From 2026 on CP2K does this by itself.
+    Ewald sums need a periodic Poisson solver: CP2K crashes with any other. Without them, charges do not see distant
+    images. From 2026 on CP2K does this by itself.
     """
     qs = dft.find("QS")
     if qs is None:
@@ -100,8 +97,8 @@ def _sum_charges(dft: Section, atoms: Atoms) -> None:
         qs.at(method).set("DO_EWALD", "T")
 
 
-def _place(options: CP2K, subsys: Section, atoms: Atoms) -> None:
-    """Cell, coordinates and kinds. Lengths are written in bohr: ASE's, since ASE's units turn the results back."""
+def _place(options: CP2KOptions, subsys: Section, atoms: Atoms) -> None:
+    """Write cell, coordinates and kinds. Lengths are in ASE's bohr: results are converted back with ASE's units."""
     cell, positions = np.asarray(atoms.cell), atoms.positions
     if not atoms.pbc.any():
         edge = box_edge(options, atoms)
@@ -124,7 +121,7 @@ def _row(vector: Array) -> str:
 
 
 def _kinds(atoms: Atoms) -> list[str]:
-    """A name for atoms of one element and initial magnetic moment: the element's, where there are no moments."""
+    """Kind of each atom: its element, numbered by initial magnetic moment if there are any."""
     given = moments(atoms)
     symbols: list[str] = atoms.get_chemical_symbols()
     if given is None:
@@ -135,7 +132,7 @@ def _kinds(atoms: Atoms) -> list[str]:
     return [f"{s}_{several[s].index(m) + 1}" for s, m in zip(symbols, given.tolist(), strict=True)]
 
 
-def _describe_kind(options: CP2K, subsys: Section, kind: str, symbol: str, spin: float) -> None:
+def _describe_kind(options: CP2KOptions, subsys: Section, kind: str, symbol: str, spin: float) -> None:
     known = {section.parameter.upper(): section for section in subsys.all("KIND")}
     section = known.get(kind.upper())
     if section is None and options.force_eval:

@@ -1,4 +1,4 @@
-"""Torch and MACE, imported quietly, and the settings of torch that a training borrows and gives back."""
+"""Quiet imports of torch and MACE, and temporary settings of torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from psiflow_core.errors import EngineMissing, OptionError
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence what e3nn 0.4 makes newer versions of torch say, which no user can act on, and nothing else."""
+    """Silence torch's warnings about e3nn 0.4, which no user can act on, and no others."""
     with warnings.catch_warnings():
         for message in (
             "The TorchScript type system doesn't support instance-level annotations",
@@ -26,14 +26,14 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def _without_notice() -> Iterator[None]:
-    """Hold back the line that MACE prints at import about an accelerator that is not installed."""
+    """Suppress the line that MACE prints at import about an accelerator that is not installed."""
     printed = io.StringIO()
     try:
         with redirect_stdout(printed):
             yield
     finally:
-        said = [line for line in printed.getvalue().splitlines(True) if not line.startswith("cuequivariance")]
-        sys.stdout.writelines(said)
+        others = [line for line in printed.getvalue().splitlines(True) if not line.startswith("cuequivariance")]
+        sys.stdout.writelines(others)
 
 
 try:
@@ -53,7 +53,7 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 @contextmanager
 def precision(dtype: str) -> Iterator[None]:
-    """Torch's default dtype, which MACE builds networks in, for as long as it takes."""
+    """Set torch's default dtype, in which MACE builds networks, temporarily."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(DTYPES[dtype])
     try:
@@ -64,7 +64,7 @@ def precision(dtype: str) -> Iterator[None]:
 
 @contextmanager
 def threads(cores: int) -> Iterator[None]:
-    """Torch's threads inside its operations, for as long as it takes."""
+    """Set the number of torch's threads within an operation, temporarily."""
     before = torch.get_num_threads()
     torch.set_num_threads(cores)
     try:
@@ -77,8 +77,8 @@ def on(device: str) -> torch.device:
     """The device of this name.
 
     Raises:
-        OptionError: torch cannot reach it from here.
+        OptionError: torch finds no GPU here.
     """
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise OptionError(f"device '{device}' was asked for, but torch finds no GPU here; use device 'cpu'")
+        raise OptionError(f"device '{device}' was requested, but torch finds no GPU here; use device 'cpu'")
     return torch.device(device)

@@ -1,4 +1,4 @@
-"""Foundation models: MACE's own model files, as the start of a training."""
+"""Foundation models: MACE's own model files as the start of a training."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -19,48 +19,44 @@ from psiflow_core.structures import Plain, label_of, species
 from psiflow_mace._engine import DTYPES, precision, quiet, torch
 from psiflow_mace._model import FOUNDATION_SHAPE, Model, build
 from psiflow_mace._predictor import MacePredictor
-
-if TYPE_CHECKING:
-    from psiflow_mace.potential import Mace
-
+from psiflow_mace.options import MaceOptions
 
 NOISE = 0.02
-"""Relative spread that a seed gives each weight, so that members of a committee do not start alike: a few steps
-of training heal the error that it makes, and the members stay apart. [fraction]"""
+"""Relative random change of each weight, by the seed, so that members of a committee start differently. A few steps
+of training remove the error that it causes; the members remain different. [fraction]"""
 
 FAR = 1.0
-"""A start whose energies are further from the labels than this has learnt other matter, or other units. [eV/atom]"""
+"""Largest error of the energies at the start; beyond it, the file was trained on other materials or units. [eV/atom]"""
 
 DETERMINED = 0.01
-"""Mixtures of species that vary less than this, relative to the one that varies most, do not tell the energies of
-their species apart. [fraction]"""
+"""Singular values of the compositions below this fraction of the largest do not determine the energies of species.
+[fraction]"""
 
 
-def check(options: Mace, structures: Sequence[Atoms]) -> None:
-    """Refuse a foundation model that cannot be a start for these structures.
+def check(options: MaceOptions, structures: Sequence[Atoms]) -> None:
+    """Refuse a foundation model that cannot serve as a start for these structures.
 
     Raises:
-        OptionError: the file cannot be read, is not the one that was named, is of another kind, or does not know
-            a species.
+        OptionError: the file cannot be read, has changed, is of another kind, or does not know a species.
     """
     _select(_read(options), species(structures), options)
 
 
-def model(options: Mace, task: TrainingTask) -> Model:
-    """The foundation model as a member of a committee starts from it.
+def model(options: MaceOptions, task: TrainingTask) -> Model:
+    """The foundation model as the start of one member of a committee.
 
-    It is cut down to the species of the reference's isolated atoms, its weights are moved by `NOISE`, which the seed
-    decides, and its atomic energies are replaced by those that suit the labels.
+    It is reduced to the species of the reference's isolated atoms. Its weights change at random by `NOISE`, drawn with
+    the seed. Its atomic energies are replaced by energies fitted to the labels.
 
     Raises:
-        OptionError: as `check`; or its energies are further than `FAR` from the labels.
+        OptionError: as in `check`; or its energies are further than `FAR` from the labels.
     """
     bare = _without_energies(options, list(task.atomic_energies), task.seed)
     energies = _atomic_energies(bare, task, options)
     return replace(bare, atomic_energies=energies)
 
 
-def _without_energies(options: Mace, symbols: Sequence[str], seed: int) -> Model:
+def _without_energies(options: MaceOptions, symbols: Sequence[str], seed: int) -> Model:
     """Architecture and weights, with atomic energies of zero."""
     from mace.tools import AtomicNumberTable
     from mace.tools.finetuning_utils import load_foundations_elements
@@ -87,31 +83,32 @@ def _without_energies(options: Mace, symbols: Sequence[str], seed: int) -> Model
     return Model(plan, dict.fromkeys(symbols, 0.0), dtype, shape, weights)
 
 
-def _atomic_energies(bare: Model, task: TrainingTask, options: Mace) -> dict[str, float]:
-    """The energies to add for each atom, so that the foundation model starts near the labels. [eV]
+def _atomic_energies(bare: Model, task: TrainingTask, options: MaceOptions) -> dict[str, float]:
+    """The energy of each species with which the foundation model starts near the labels. [eV]
 
-    The file's own do not serve: they belong to another reference, and in many files they are averages over compounds,
-    so that the network has a share of each free atom's energy. Hence each species is given what makes its isolated
-    atom the reference's. The rest, by which the labels are off per atom, is fitted as a shift of each species: least
-    squares, with no shift where the labels do not determine one.
+    The file's own energies cannot be used: they belong to another reference, and in many files they are averages over
+    compounds, so that the network predicts a part of each free atom's energy. Hence each species first gets the energy
+    that makes its isolated atom agree with the reference. The remaining error per atom is fitted by a shift of each
+    species: by least squares, with no shift where the labels do not determine one.
 
     Raises:
         OptionError: the fitted energies are further than `FAR` from the labels.
     """
     symbols = list(task.atomic_energies)
-    asked = [*(Atoms(symbol) for symbol in symbols), *task.training]
-    said = np.array([answer.energy for answer in MacePredictor(bare, task.resources.device).predict(asked)])
-    exact = np.array([task.atomic_energies[symbol] for symbol in symbols]) - said[: len(symbols)]
+    structures = [*(Atoms(symbol) for symbol in symbols), *task.training]
+    predictions = MacePredictor(bare, task.resources.device).predict(structures)
+    predicted = np.array([prediction.energy for prediction in predictions])
+    exact = np.array([task.atomic_energies[symbol] for symbol in symbols]) - predicted[: len(symbols)]
     counts = np.array([_counts(structure, symbols) for structure in task.training])
     atoms = counts.sum(axis=1)
     labels = np.array([label_of(structure).energy for structure in task.training])
-    off = (labels - said[len(symbols) :] - counts @ exact) / atoms
+    off = (labels - predicted[len(symbols) :] - counts @ exact) / atoms
     shift = np.linalg.lstsq(counts / atoms[:, None], off, rcond=DETERMINED)[0]
     left = float(np.sqrt(np.mean((off - counts @ shift / atoms) ** 2)))
     if not left <= FAR:
         raise OptionError(
             f"{_named(options)} starts {left:.2f} eV/atom from the labels (allowed: {FAR:g}), although its atomic "
-            "energies were fitted to them: it has learnt other matter, or its energies are in other units than eV; "
+            "energies were fitted to them: it was trained on other materials, or in units other than eV; "
             "choose another file, or leave foundation_model out"
         )
     return dict(zip(symbols, (exact + shift).tolist(), strict=True))
@@ -123,53 +120,57 @@ def _counts(structure: Atoms, symbols: Sequence[str]) -> list[int]:
 
 
 def _move(network: Any, seed: int) -> None:
-    """Multiply every weight by 1 + `NOISE` × a normal deviate: a weight that is zero by design stays so."""
+    """Multiply every weight by 1 + `NOISE` × a normal deviate: weights that are zero by design stay zero."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in network.parameters():
             weight *= 1 + NOISE * torch.randn(weight.shape, generator=generator, dtype=weight.dtype)
 
 
-def _read(options: Mace) -> Any:
+def _read(options: MaceOptions) -> Any:
     content = _content(options)
     try:
         with quiet():
             network = torch.load(io.BytesIO(content), map_location="cpu", weights_only=False)  # the file as named
-    except Exception as error:  # whatever unpickling makes of a file that holds no module
-        raise OptionError(f"{_named(options)} cannot be read as a MACE model: {error}") from error
+    except Exception as error:  # unpickling may raise anything if the file holds no module
+        raise OptionError(f"{_named(options)} cannot be read as a MACE model: {error}; choose another file") from error
     if type(network).__name__ != "ScaleShiftMACE":
-        raise OptionError(f"{_named(options)} holds a {type(network).__name__}, not a ScaleShiftMACE")
+        raise OptionError(
+            f"{_named(options)} holds a {type(network).__name__}, not a ScaleShiftMACE; choose another file"
+        )
     if len(getattr(network, "heads", ["Default"])) > 1:
         heads = ", ".join(network.heads)
-        raise OptionError(f"{_named(options)} has heads {heads}: take one out with mace_select_head")
+        raise OptionError(f"{_named(options)} has several heads ({heads}); extract one with mace_select_head")
     return network
 
 
-def _content(options: Mace) -> bytes:
-    """The bytes of the file, once they are known to be those that the options were made with."""
+def _content(options: MaceOptions) -> bytes:
+    """The bytes of the file, checked against the digest in the options."""
     assert options.foundation_model is not None
     try:
         content = Path(options.foundation_model).read_bytes()
     except OSError as error:
-        raise OptionError(f"{_named(options)} cannot be read here: {error.strerror}") from error
+        raise OptionError(
+            f"{_named(options)} cannot be read here: {error.strerror}; make it readable for all workers"
+        ) from error
     if hashlib.sha256(content).hexdigest() != options.foundation_digest:
         raise OptionError(
             f"{_named(options)} does not have the SHA-256 {options.foundation_digest}: "
-            "bring the file back, or make the potential anew"
+            "restore the file, or define the potential again"
         )
     return content
 
 
-def _named(options: Mace) -> str:
+def _named(options: MaceOptions) -> str:
     return f"foundation_model={options.foundation_model!r}"
 
 
-def _select(network: Any, symbols: Sequence[str], options: Mace) -> list[int]:
+def _select(network: Any, symbols: Sequence[str], options: MaceOptions) -> list[int]:
     known = [int(number) for number in network.atomic_numbers]
     missing = [symbol for symbol in symbols if atomic_numbers[symbol] not in known]
     if missing:
         names = ", ".join(chemical_symbols[number] for number in known)
-        raise OptionError(f"{_named(options)} knows {names}, and not {', '.join(missing)}")
+        raise OptionError(f"{_named(options)} knows {names}, and not {', '.join(missing)}; choose another file")
     return sorted(atomic_numbers[symbol] for symbol in symbols)
 
 

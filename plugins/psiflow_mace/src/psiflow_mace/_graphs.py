@@ -27,15 +27,15 @@ class Graph:
     positions: Array
     """Shape (atoms, 3). [Å]"""
     species: Integers
-    """Each atom's place in the network's list of atomic numbers, shape (atoms,)."""
+    """Index of each atom in the network's list of atomic numbers, shape (atoms,)."""
     edges: Integers
     """Sender and receiver of each edge, shape (2, edges)."""
     unit_shifts: Array
     """Cell vectors between sender and receiver's image, shape (edges, 3)."""
     cell: Array
-    """Shape (3, 3); the unit matrix for structures that have no volume. [Å]"""
+    """Shape (3, 3); the unit matrix for structures without a volume. [Å]"""
     has_stress: bool
-    """Whether it is periodic in all three directions."""
+    """Whether the structure is periodic in all three directions."""
 
     def __len__(self) -> int:
         return len(self.species)
@@ -54,13 +54,13 @@ class GraphBuilder:
         """The graph of a structure.
 
         Raises:
-            StructureError: it has a species that the network does not know.
+            StructureError: the structure has a species that the network does not know.
         """
         species = self._place[atoms.numbers]
         if (species < 0).any():
-            raise StructureError(self._stranger(atoms))
+            raise StructureError(self._about_unknown(atoms))
         periodic = np.array(atoms.pbc, bool)
-        # A molecule's cell, however wide, plays no part: the list is made from its atoms alone.
+        # A molecule's cell has no effect, whatever its size: the neighbours depend on the atoms alone.
         cell = np.array(atoms.cell.complete(), float) if periodic.any() else np.eye(3)
         i, j, shifts = self._neighbours().compute(
             points=atoms.positions, box=cell, periodic=periodic, quantities="ijS", copy=False
@@ -75,17 +75,17 @@ class GraphBuilder:
         )
 
     def _neighbours(self) -> Any:
-        """The calling thread's neighbour list: its results lie in memory that its next call overwrites."""
+        """The calling thread's neighbour list; each call overwrites the results of the last one."""
         from vesin import NeighborList
 
         if not hasattr(self._thread, "neighbours"):
             self._thread.neighbours = NeighborList(cutoff=self._cutoff, full_list=True, n_threads=1)
         return self._thread.neighbours
 
-    def _stranger(self, atoms: Atoms) -> str:
-        strangers = sorted({chemical_symbols[z] for z in atoms.numbers if self._place[z] < 0})
+    def _about_unknown(self, atoms: Atoms) -> str:
+        unknown = sorted({chemical_symbols[z] for z in atoms.numbers if self._place[z] < 0})
         known = [chemical_symbols[z] for z in np.flatnonzero(self._place >= 0)]
-        return f"the model knows {', '.join(known)} and not {', '.join(strangers)}: train one on data with them"
+        return f"the model knows {', '.join(known)} and not {', '.join(unknown)}: train a model on data with them"
 
 
 def collate(graphs: Sequence[Graph], num_species: int, dtype: str, device: torch.device) -> Tensors:
@@ -118,7 +118,7 @@ def collate(graphs: Sequence[Graph], num_species: int, dtype: str, device: torch
 
 
 def minibatches(graphs: Sequence[Graph], max_edges: int) -> Iterator[Sequence[Graph]]:
-    """The graphs in their order, in runs of at most so many edges: edges are what memory is spent on."""
+    """The graphs in order, in batches of at most `max_edges` edges (or one graph): edges decide the memory."""
     start, edges = 0, 0
     for end, graph in enumerate(graphs):
         edges += graph.edges.shape[1]

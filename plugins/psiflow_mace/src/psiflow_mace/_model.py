@@ -1,4 +1,4 @@
-"""What a model is: an architecture as plain data, weights, and the energies of isolated atoms."""
+"""A model: its architecture as plain data, its weights, and the energies of isolated atoms."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -19,12 +19,10 @@ from psiflow_core.files import write_atomically
 from psiflow_core.structures import Array, Plain, canonical
 from psiflow_mace._engine import DTYPES, modules, o3, precision, quiet, torch
 from psiflow_mace._graphs import Tensors
-
-if TYPE_CHECKING:
-    from psiflow_mace.potential import Mace
+from psiflow_mace.options import MaceOptions
 
 FORMAT = "psiflow-mace 1"
-"""Stands in every model file; the number changes with what the file holds."""
+"""A mark in every model file; the number changes with the format."""
 
 SHAPE = (
     "r_max",
@@ -41,18 +39,18 @@ SHAPE = (
 """The options that a parent and its child must share: they decide the number and meaning of the weights."""
 
 FOUNDATION_SHAPE = ("foundation_digest", "dtype")
-"""The same where a foundation model decides the architecture."""
+"""The same if a foundation model decides the architecture."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A trained network, apart from torch's modules: what a model file holds."""
+    """A trained network without torch's modules: the contents of a model file."""
 
     architecture: Plain
     """Arguments of `mace.modules.ScaleShiftMACE`, classes and irreps by name; no atomic energies."""
     atomic_energies: dict[str, float]
-    """By chemical symbol, added to the network's energy in float64: isolated atoms', or, where a foundation model was
-    the start, what brings it to the labels. [eV]"""
+    """By chemical symbol, added to the network's energy in float64: those of isolated atoms, or, after a start from a
+    foundation model, those fitted to the labels. [eV]"""
     dtype: str
     shape: Plain
     """The options that decided the architecture: `SHAPE`, or `FOUNDATION_SHAPE`."""
@@ -61,7 +59,7 @@ class Model:
 
     @property
     def numbers(self) -> list[int]:
-        """Atomic numbers of the species that it knows, in the network's order."""
+        """Atomic numbers of all known species, in the network's order."""
         return list(self.architecture["atomic_numbers"])
 
     @property
@@ -70,7 +68,7 @@ class Model:
         return np.array([self.atomic_energies[chemical_symbols[z]] for z in self.numbers])
 
     def network(self) -> Any:
-        """A new network with these weights; networks that differ in numbers only are built once and copied."""
+        """A new network with these weights; networks that differ only in numbers are built once and copied."""
         frame = {**self.architecture, "avg_num_neighbors": 1.0, "atomic_inter_scale": 1.0}
         with quiet():
             network = copy.deepcopy(_skeleton(canonical(frame), self.dtype))
@@ -80,7 +78,7 @@ class Model:
         return network
 
     def save(self, path: Path) -> None:
-        """Write the file at once or not at all; equal models give equal bytes."""
+        """Write the file completely or not at all; equal models give equal bytes."""
         content = io.BytesIO()  # torch.save would put the file's own name into it
         torch.save({"format": FORMAT, **vars(self)}, content)
         write_atomically(path, content.getvalue())
@@ -90,22 +88,22 @@ class Model:
         """Read a model file; only tensors and plain data are accepted, so that it cannot run code.
 
         Raises:
-            ModelCorrupt: it is missing, damaged, or no model file of this plugin.
+            ModelCorrupt: the file is missing or damaged, or it is not a model file of this plugin.
         """
         try:
             held = torch.load(path, map_location="cpu", weights_only=True)
             if held.pop("format") != FORMAT:
-                raise ValueError("its format is another one")
-        except Exception as error:  # whatever torch makes of a file that is not one of ours
-            raise ModelCorrupt(f"{path} is no model of potential 'mace': {_first_line(error)}") from error
+                raise ValueError("it has another format")
+        except Exception as error:  # torch may raise anything for a foreign file
+            raise ModelCorrupt(f"{path} is not a model of potential 'mace': {_first_line(error)}") from error
         return cls(**held)
 
 
-def architecture(options: Mace, numbers: Sequence[int], neighbours: float, scale: float) -> Plain:
-    """The architecture that the options describe; energies of isolated atoms are exact in it.
+def architecture(options: MaceOptions, numbers: Sequence[int], neighbours: float, scale: float) -> Plain:
+    """The architecture that the options describe; it reproduces the energies of isolated atoms exactly.
 
-    That is `--model MACE` of `mace_run_train`: the first interaction has no self-connection and there is no
-    shift, so that an atom without neighbours adds nothing to its own energy.
+    It is `--model MACE` of `mace_run_train`: the first interaction has no self-connection and there is no shift, so
+    that the network adds nothing to the energy of an atom without neighbours.
     """
     irreps = (o3.Irreps.spherical_harmonics(options.max_L) * options.num_channels).sort().irreps.simplify()
     return {

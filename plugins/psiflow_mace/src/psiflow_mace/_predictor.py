@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.stress import full_3x3_to_voigt_6_stress
 
 from psiflow_core.components import Prediction, Predictor
 from psiflow_core.structures import Array
@@ -16,7 +17,7 @@ from psiflow_mace._graphs import Graph, GraphBuilder, collate, minibatches
 from psiflow_mace._model import Model
 
 EDGE_FEATURES = 5_000_000
-"""Numbers that a batch may hold for its edges: edges × channels × spherical harmonics. [count]"""
+"""Largest number of values for the edges of a batch: edges × channels × spherical harmonics. [count]"""
 
 
 class MacePredictor(Predictor):
@@ -45,7 +46,7 @@ class MacePredictor(Predictor):
         return [prediction for batch in minibatches(graphs, self._max_edges) for prediction in self._predict(batch)]
 
     def features(self, structures: Sequence[Atoms]) -> list[Array]:
-        """The scalar node features of all interactions, side by side."""
+        """The scalar node features of all interactions, concatenated; each shape (atoms, features)."""
         if not structures:
             return []
         graphs = [self._builder.graph(atoms) for atoms in structures]
@@ -66,7 +67,7 @@ class MacePredictor(Predictor):
             Prediction(
                 energy=float(energies[k] + self._energies[graph.species].sum()),
                 forces=forces[end - len(graph) : end],
-                stress=_voigt(stresses[k]) if graph.has_stress and stresses is not None else None,
+                stress=full_3x3_to_voigt_6_stress(stresses[k]) if graph.has_stress and stresses is not None else None,
             )
             for k, (graph, end) in enumerate(zip(graphs, ends, strict=True))
         ]
@@ -79,13 +80,8 @@ class MacePredictor(Predictor):
         return np.split(features, np.cumsum([len(graph) for graph in graphs])[:-1])
 
 
-def _voigt(stress: Array) -> Array:
-    """ASE's order (xx, yy, zz, yz, xz, xy) of a symmetric (3, 3) tensor."""
-    return stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
-
-
 def _scalar_columns(network: object) -> list[int]:
-    """Where rotation leaves the node features alone: the even scalars of every interaction."""
+    """Columns of the node features that rotation does not change: the even scalars of every interaction."""
     columns: list[int] = []
     start = 0
     for product in network.products:  # type: ignore[attr-defined]

@@ -1,9 +1,8 @@
-"""Where a training starts: a new network, a parent, or a foundation model."""
+"""The start of a training: a new network, a parent, or a foundation model."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
 
 import numpy as np
 from ase.data import atomic_numbers
@@ -15,13 +14,11 @@ from psiflow_mace import _foundation
 from psiflow_mace._engine import torch
 from psiflow_mace._graphs import GraphBuilder
 from psiflow_mace._model import FOUNDATION_SHAPE, SHAPE, Model, architecture, build
-
-if TYPE_CHECKING:
-    from psiflow_mace.potential import Mace
+from psiflow_mace.options import MaceOptions
 
 
-def model(options: Mace, task: TrainingTask) -> Model:
-    """The model that the first gradient step is taken from.
+def model(options: MaceOptions, task: TrainingTask) -> Model:
+    """The model before the first gradient step.
 
     Raises:
         TrainingFailed: there is no training data, a species is not covered, or the parent does not fit.
@@ -36,13 +33,13 @@ def model(options: Mace, task: TrainingTask) -> Model:
     return _from_scratch(options, task)
 
 
-def is_warm(options: Mace, task: TrainingTask) -> bool:
-    """Whether a training starts from weights that have learnt something."""
+def is_warm(options: MaceOptions, task: TrainingTask) -> bool:
+    """Whether a training starts from trained weights."""
     return task.parent is not None or options.foundation_model is not None
 
 
-def fingerprint(options: Mace, task: TrainingTask) -> str:
-    """What a checkpoint must have been made by to be gone on from."""
+def fingerprint(options: MaceOptions, task: TrainingTask) -> str:
+    """A hash over everything that must be equal for a checkpoint to be continued."""
     hasher = hashlib.sha256(canonical({"options": options.options(), "seed": task.seed, "steps": task.steps}))
     hasher.update(canonical({"energies": task.atomic_energies, "torch": torch.__version__}))
     for structures in (task.training, task.validation):
@@ -52,13 +49,13 @@ def fingerprint(options: Mace, task: TrainingTask) -> str:
     return hasher.hexdigest()
 
 
-def shape_of(options: Mace) -> Plain:
-    """What parent and child must have in common."""
+def shape_of(options: MaceOptions) -> Plain:
+    """The options that parent and child must share."""
     chosen = options.options()
     return {name: chosen[name] for name in (SHAPE if options.foundation_model is None else FOUNDATION_SHAPE)}
 
 
-def _from_parent(options: Mace, task: TrainingTask) -> Model:
+def _from_parent(options: MaceOptions, task: TrainingTask) -> Model:
     assert task.parent is not None
     parent = Model.open(task.parent)
     wanted = shape_of(options)
@@ -76,7 +73,7 @@ def _from_parent(options: Mace, task: TrainingTask) -> Model:
     return parent
 
 
-def _from_scratch(options: Mace, task: TrainingTask) -> Model:
+def _from_scratch(options: MaceOptions, task: TrainingTask) -> Model:
     numbers = sorted(atomic_numbers[symbol] for symbol in task.atomic_energies)
     scale, neighbours = _statistics(task, options.r_max, numbers)
     plan = architecture(options, numbers, neighbours, scale)
@@ -88,7 +85,7 @@ def _from_scratch(options: Mace, task: TrainingTask) -> Model:
 
 
 def _statistics(task: TrainingTask, cutoff: float, numbers: list[int]) -> tuple[float, float]:
-    """RMS force component [eV/Å] and mean number of neighbours, as `mace_run_train` takes them."""
+    """RMS force component [eV/Å] and mean number of neighbours, computed as in `mace_run_train`."""
     builder = GraphBuilder(cutoff, numbers)
     forces = np.concatenate([label_of(atoms).forces for atoms in task.training])
     counts = np.concatenate(
@@ -101,4 +98,4 @@ def _statistics(task: TrainingTask, cutoff: float, numbers: list[int]) -> tuple[
 def _require(task: TrainingTask, known: list[str], who: str, remedy: str) -> None:
     missing = [symbol for symbol in species([*task.training, *task.validation]) if symbol not in known]
     if missing:
-        raise TrainingFailed(f"{who} {', '.join(known)} and the data hold {', '.join(missing)} too: {remedy}")
+        raise TrainingFailed(f"{who} {', '.join(known)}, but the data also hold {', '.join(missing)}: {remedy}")

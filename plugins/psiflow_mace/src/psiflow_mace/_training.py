@@ -1,4 +1,4 @@
-"""Training: gradient steps on MACE's loss, averaged weights, and checkpoints that it resumes from exactly."""
+"""Training: gradient steps on MACE's loss, averaged weights, and checkpoints for exact continuation."""
 
 from __future__ import annotations
 
@@ -8,37 +8,36 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from psiflow_core.components import TrainingResult, TrainingTask
-from psiflow_core.errors import TrainingFailed
+from psiflow_core.errors import Interrupted, TrainingFailed
 from psiflow_core.files import write_atomically
+from psiflow_core.potentials.residuals import Residual, training_errors
 from psiflow_mace import _dataset, _start
-from psiflow_mace._dataset import Example, Residual, errors, residuals
+from psiflow_mace._dataset import Example, residuals
 from psiflow_mace._engine import modules, on, precision, threads, torch
 from psiflow_mace._graphs import Integers
 from psiflow_mace._model import Model
-
-if TYPE_CHECKING:
-    from psiflow_mace.potential import Mace
-
+from psiflow_mace.options import MaceOptions
 
 COMPARED = 64
-"""Structures on which a child is held against its parent at the end. [count]"""
+"""Structures on which a child is compared with its parent at the end. [count]"""
 
 WARM_UP = 50
-"""Steps over which the learning rate rises where weights are learnt already: Adam's first steps are as long as its
-rate whatever the gradient, since it knows no variances yet. [count]"""
+"""Steps over which the learning rate rises if the initial weights are trained: Adam's first steps are as long as the
+learning rate, whatever the gradient, since it has no estimate of the variances yet. [count]"""
 
 
-def train(options: Mace, task: TrainingTask) -> TrainingResult:
+def train(options: MaceOptions, task: TrainingTask) -> TrainingResult:
     """Train one model, from the checkpoint of an earlier attempt if there is one.
 
     Raises:
         TrainingFailed: there is nothing to train on, a label is not finite, a species is not covered, the
             parent has another architecture, or the loss is not finite.
+        Interrupted: the worker's time is over; there is a checkpoint.
         OptionError: the device cannot be reached.
     """
     device = on(task.resources.device)
@@ -54,11 +53,11 @@ def train(options: Mace, task: TrainingTask) -> TrainingResult:
 
 
 class Run:
-    """One training as it stands after `step` gradient steps."""
+    """The state of a training after `step` gradient steps."""
 
     def __init__(
         self,
-        options: Mace,
+        options: MaceOptions,
         task: TrainingTask,
         start: Model,
         training: Sequence[Example],
@@ -68,6 +67,7 @@ class Run:
         self._options = options
         self._folder = task.folder
         self._seed = task.seed
+        self._interrupted = task.interrupted
         self._steps = task.steps or options.steps
         self._batch_size = options.batch_size or fitting_batch(training)
         self._start = start
@@ -90,7 +90,7 @@ class Run:
     # The loop ----------------------------------------------------------------------------------------------
 
     def go(self) -> None:
-        """Take the steps that are left."""
+        """Take the remaining steps."""
         if self._warm and self.step == 0:
             self._history.append(self._at_start())
         while self.step < self._steps and not self._stopped:
@@ -99,26 +99,29 @@ class Run:
             if self.step % self._options.evaluate_every == 0 or self.step == self._steps:
                 self._evaluate()
                 self._save_checkpoint()
+            if self.step < self._steps and self._interrupted():
+                self._save_checkpoint()
+                raise Interrupted(f"the training stopped at step {self.step} of {self._steps}")
 
     def finish(self) -> TrainingResult:
-        """Write the model and its errors: the best averaged weights, or the last where nothing validates."""
+        """Write the model and its errors: the best averaged weights, or the last ones without a validation set."""
         with self._average.average_parameters():
             if self._best["weights"] is not None:
                 self._network.load_state_dict(self._best["weights"])
             if self._warm:
                 self._fall_back()
             weights = {name: tensor.cpu().clone() for name, tensor in self._network.state_dict().items()}
-            found = errors(self._residuals(self._validation or self._training))
-        if not np.isfinite(list(found.values())).all():
-            raise TrainingFailed("the trained model predicts what is not finite: lower learning_rate")
+            errors = training_errors(self._residuals(self._validation or self._training))
+        if not np.isfinite(list(errors.values())).all():
+            raise TrainingFailed("the trained model's predictions are not finite: lower learning_rate")
         model = Model(**{**vars(self._start), "weights": weights})
         model.save(self._folder / "model.pt")
-        return TrainingResult(self._folder / "model.pt", self.step, found, self._history)
+        return TrainingResult(self._folder / "model.pt", self.step, errors, self._history)
 
     def _fall_back(self) -> None:
-        """Return to the weights at the start if the training has made them worse.
+        """Return to the initial weights if the training has made them worse.
 
-        By the mean of the losses: a structure that the parent is wrong about is what the training is for.
+        The mean loss decides: the training is meant for the structures on which the parent is wrong.
         """
         some = self._some()
         learned = {name: tensor.clone() for name, tensor in self._network.state_dict().items()}
@@ -129,11 +132,11 @@ class Run:
 
     def _at_start(self) -> dict[str, float]:
         """Loss and errors before the first step: how well the parent or the foundation model knows the labels."""
-        found = self._residuals(self._some())
-        return {"step": 0.0, "loss": float(np.mean(self._losses_of(found))), **errors(found)}
+        initial = self._residuals(self._some())
+        return {"step": 0.0, "loss": float(np.mean(self._losses_of(initial))), **training_errors(initial)}
 
     def _some(self) -> list[Example]:
-        """Up to `COMPARED` of all structures, evenly drawn."""
+        """Evenly spaced structures of all sets, at least `COMPARED` if there are as many."""
         known = [*self._training, *self._validation]
         return known[:: max(1, len(known) // COMPARED)]
 
@@ -172,33 +175,33 @@ class Run:
         return _dataset.loss(self._network, self._loss, examples, self._start, self._device, self._stresses, training)
 
     def _evaluate(self) -> None:
-        record = {"step": float(self.step), "loss": float(np.mean(self._losses))}
+        entry = {"step": float(self.step), "loss": float(np.mean(self._losses))}
         self._losses = []
         if self._validation:
-            record |= self._validate()
+            entry |= self._validate()
             patience = self._options.patience
             waited = (self.step - self._best["step"]) / self._options.evaluate_every
             self._stopped = patience is not None and waited >= patience
-        self._history.append(record)
+        self._history.append(entry)
 
     def _validate(self) -> dict[str, float]:
         """Loss and errors of the averaged weights on the validation set; the best weights so far are kept."""
         with self._average.average_parameters():
             residuals = self._residuals(self._validation)
-            found, loss = errors(residuals), self._typical_loss(residuals)
+            errors, loss = training_errors(residuals), self._typical_loss(residuals)
             if loss < self._best["loss"]:
                 weights = {name: tensor.clone() for name, tensor in self._network.state_dict().items()}
                 self._best = {"loss": loss, "step": self.step, "weights": weights}
-        return {"validation_loss": loss, **found}
+        return {"validation_loss": loss, **errors}
 
     def _residuals(self, examples: Sequence[Example]) -> list[Residual]:
         return residuals(self._network, examples, self._start, self._device)
 
-    def _typical_loss(self, found: Sequence[Residual]) -> float:
-        """The geometric mean of the structures' own losses: in a small set, one far from all others does not rule."""
-        return float(np.exp(np.mean(np.log(np.maximum(self._losses_of(found), 1e-30)))))
+    def _typical_loss(self, errors: Sequence[Residual]) -> float:
+        """The geometric mean of the structures' losses: a single outlier does not dominate a small set."""
+        return float(np.exp(np.mean(np.log(np.maximum(self._losses_of(errors), 1e-30)))))
 
-    def _losses_of(self, found: Sequence[Residual]) -> list[float]:
+    def _losses_of(self, errors: Sequence[Residual]) -> list[float]:
         weights = self._options
         return [
             float(
@@ -206,7 +209,7 @@ class Run:
                 + weights.forces_weight * np.mean(one.forces**2)
                 + (0.0 if one.stress is None else weights.stress_weight * np.mean(one.stress**2))
             )
-            for one in found
+            for one in errors
         ]
 
     # Checkpoints -------------------------------------------------------------------------------------------
@@ -225,13 +228,14 @@ class Run:
             "average": self._average.state_dict(),
             "best": self._best,
             "history": self._history,
+            "losses": self._losses,
             "stopped": self._stopped,
         }
         torch.save(state, content)
         write_atomically(self._checkpoint, content.getvalue())
 
     def resume(self) -> None:
-        """Go on from the checkpoint in the folder if it is one of this very task."""
+        """Continue from the checkpoint in the folder if it belongs to this task."""
         state = _read(self._checkpoint)
         if state is None or state["fingerprint"] != self._fingerprint:
             return
@@ -239,22 +243,22 @@ class Run:
         self._optimizer.load_state_dict(state["optimizer"])
         self._average.load_state_dict(state["average"])
         self.step, self._best, self._history = state["step"], state["best"], state["history"]
-        self._stopped = state["stopped"]
+        self._losses, self._stopped = state["losses"], state["stopped"]
 
 
 def _read(checkpoint: Path) -> dict[str, Any] | None:
-    """What a checkpoint holds; None if there is none, or a damaged one, which only costs its steps again."""
+    """The contents of a checkpoint; None if it is missing or damaged, which only costs its steps again."""
     if not _is_whole(checkpoint):
         return None
     return dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
 
 
 DAMAGED = (OSError, ValueError, EOFError, RuntimeError, struct.error, zlib.error, zipfile.BadZipFile)
-"""What reading a zip archive raises that is missing, barred, cut short or changed."""
+"""Errors from a zip archive that is missing, unreadable, truncated or changed."""
 
 
 def _is_whole(checkpoint: Path) -> bool:
-    """Whether every part of it has the checksum that it was written with: torch's files are zip archives."""
+    """Whether all checksums in the file are right: torch's files are zip archives."""
     try:
         with zipfile.ZipFile(checkpoint) as archive:
             return archive.testzip() is None
@@ -263,13 +267,13 @@ def _is_whole(checkpoint: Path) -> bool:
 
 
 def fitting_batch(training: Sequence[Example]) -> int:
-    """How many structures of this size a gradient step takes: no more than there are."""
+    """Structures in a gradient step: about 64 atoms, at most 8 structures, and no more than there are."""
     atoms = float(np.mean([len(example.graph) for example in training]))
     return max(1, min(8, round(64 / atoms), len(training)))
 
 
 def minibatch(step: int, seed: int, count: int, size: int) -> list[int]:
-    """Which examples a step is taken on: each pass over the data in an order of its own, from the seed."""
+    """Indices of the examples of a step; each pass over the data has its own order, drawn with the seed."""
     places = range(step * size, (step + 1) * size)
     orders: dict[int, Integers] = {
         epoch: np.random.default_rng([seed, epoch]).permutation(count) for epoch in {k // count for k in places}
@@ -277,7 +281,7 @@ def minibatch(step: int, seed: int, count: int, size: int) -> list[int]:
     return [int(orders[k // count][k % count]) for k in places]
 
 
-def _optimizer(network: Any, options: Mace) -> torch.optim.Optimizer:
+def _optimizer(network: Any, options: MaceOptions) -> torch.optim.Optimizer:
     """Adam, with weight decay on the weights that `mace_run_train` decays."""
     decayed: list[torch.Tensor] = []
     free: list[torch.Tensor] = []
@@ -291,7 +295,7 @@ def _optimizer(network: Any, options: Mace) -> torch.optim.Optimizer:
     return torch.optim.Adam(groups, lr=options.learning_rate, amsgrad=options.amsgrad, fused=True)
 
 
-def _loss(options: Mace, dtype: str, stresses: bool) -> Any:
+def _loss(options: MaceOptions, dtype: str, stresses: bool) -> Any:
     with precision(dtype):
         if not stresses:
             return modules.WeightedEnergyForcesLoss(options.energy_weight, options.forces_weight)
@@ -301,7 +305,7 @@ def _loss(options: Mace, dtype: str, stresses: bool) -> Any:
 
 
 def _average(network: Any, decay: float, warm: bool) -> Any:
-    """The average forgets its first weights quickly where they are random, and holds on to a parent's."""
+    """The moving average of the weights; it forgets random initial weights quickly, and a parent's slowly."""
     from torch_ema import ExponentialMovingAverage
 
     return ExponentialMovingAverage(network.parameters(), decay=decay, use_num_updates=not warm)

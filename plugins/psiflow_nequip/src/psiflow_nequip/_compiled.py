@@ -1,4 +1,4 @@
-"""Machine code for predictions, made once for each architecture and machine, and kept for the processes to come.
+"""Machine code for predictions, compiled once for each architecture and machine, and cached for later processes.
 
 The weights are arguments of the code, so that all members of a committee, and their children, share it.
 """
@@ -27,11 +27,11 @@ INPUTS = ("pos", "edge_index", "atom_types", "cell", "edge_cell_shift", "batch",
 OUTPUTS = ("total_energy", "forces", "stress")
 
 NUMBERS = ("avg_num_neighbors", "per_type_energy_scales", "per_type_energy_shifts")
-"""What the builder is given and keeps in tensors: the code does not depend on their values."""
+"""Arguments of the builder that it keeps in tensors: the code does not depend on their values."""
 
 
 class CompiledNetwork:
-    """A network as a function of what `collate` makes; it gives energies, forces and stresses."""
+    """A compiled network: it takes the tensors of `collate`, and returns energies, forces and stresses."""
 
     def __init__(self, model: Model, network: Any, device: torch.device) -> None:
         self._eager = network
@@ -40,19 +40,19 @@ class CompiledNetwork:
 
     def __call__(self, tensors: Tensors) -> Tensors:
         if tensors["edge_index"].shape[1] < 2:
-            return dict(self._eager(tensors))  # the code is made for sizes of two and more
+            return dict(self._eager(tensors))  # the code is compiled for sizes of two and more
         frames = len(tensors["num_atoms"])
         several = tensors if frames > 1 else _with_a_lone_atom(tensors)
         with torch.inference_mode():
-            found = self._code(*(several[name] for name in INPUTS), *self._weights)
-        output = dict(zip(OUTPUTS, found, strict=True))
+            results = self._code(*(several[name] for name in INPUTS), *self._weights)
+        output = dict(zip(OUTPUTS, results, strict=True))
         atoms = len(tensors["pos"])
         sizes = {"total_energy": frames, "forces": atoms, "stress": frames}
         return {name: tensor[: sizes[name]] for name, tensor in output.items()}
 
 
 def code(model: Model, network: Any, device: torch.device) -> Path:
-    """The file with the code for a network's architecture; it is made if it is not there.
+    """The file with the compiled code of a network's architecture; it is compiled if missing.
 
     Raises:
         EngineMissing: there is no C++ compiler.
@@ -71,7 +71,7 @@ def code(model: Model, network: Any, device: torch.device) -> Path:
 
 
 def _identity(model: Model, device: torch.device) -> Plain:
-    """What the code depends on; its threads are as many as it is made with."""
+    """Everything that the code depends on; the number of threads is fixed when it is compiled."""
     return {
         "architecture": {name: value for name, value in model.architecture.items() if name not in NUMBERS},
         "potential": model.potential,
@@ -83,7 +83,7 @@ def _identity(model: Model, device: torch.device) -> Plain:
 
 
 def _cpu() -> str:
-    """What this processor can do: the code is made for it alone."""
+    """The features of this processor: the code is compiled for it alone."""
     facts = Path("/proc/cpuinfo").read_text().splitlines()
     return next((line for line in facts if line.startswith(("flags", "Features"))), torch.__config__.show())
 
@@ -103,7 +103,7 @@ def _make(model: Model, network: Any, device: torch.device, target: Path) -> Non
 
     if not any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++")):
         raise EngineMissing(
-            "compile=true needs a C++ compiler, and there is none here: install g++, or set it to false"
+            "compile=true needs a C++ compiler, and none is installed here: install g++, or set compile=false"
         )
     tensors = _tensors(network)
     weights = list(tensors.values())
@@ -119,7 +119,7 @@ def _make(model: Model, network: Any, device: torch.device, target: Path) -> Non
 
 
 def cluster(symbols: Sequence[str], cutoff: float, count: int) -> Atoms:
-    """Some atoms of all species that have neighbours within the cutoff [Å]: something to try a model on."""
+    """Atoms of all species with neighbours within the cutoff [Å]: an example structure for a model."""
     grid = np.stack(np.meshgrid(*[np.arange(5.0)] * 3), axis=-1).reshape(-1, 3)
     count = max(count, len(symbols))
     atoms = Atoms((list(symbols) * count)[:count], grid[:count] * cutoff / 2.5)
@@ -134,7 +134,7 @@ def _tensors(network: Any) -> Tensors:
 
 
 def _with_a_lone_atom(tensors: Tensors) -> Tensors:
-    """A second structure, an atom without neighbours."""
+    """Add a second structure: an atom without neighbours."""
 
     def more(name: str, value: float, shape: tuple[int, ...]) -> torch.Tensor:
         return torch.cat([tensors[name], tensors[name].new_full(shape, value)])

@@ -1,31 +1,30 @@
-"""Labelled structures as examples to learn from, and the errors that a network makes on them."""
+"""Labelled structures as training examples, and the errors of a network on them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.stress import voigt_6_to_full_3x3_stress
 
 from psiflow_core.errors import StructureError, TrainingFailed
+from psiflow_core.potentials.residuals import Residual
 from psiflow_core.structures import Array, label_of
 from psiflow_nequip._engine import torch
 from psiflow_nequip._graphs import Graph, GraphBuilder, Tensors, collate
 from psiflow_nequip._model import Model
-
-if TYPE_CHECKING:
-    from psiflow_nequip.potential import Equivariant
+from psiflow_nequip.options import EquivariantOptions
 
 ATOMS = 256
-"""Atoms that are evaluated in one batch. [count]"""
+"""Atoms in one batch of an evaluation. [count]"""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A graph and what the reference says of it."""
+    """A graph and its label."""
 
     graph: Graph
     energy: float
@@ -33,7 +32,7 @@ class Example:
     forces: Array
     """Shape (atoms, 3). [eV/Å]"""
     stress: Array
-    """Shape (3, 3); zero where there is none. [eV/Å³]"""
+    """Shape (3, 3); zero if there is none. [eV/Å³]"""
     stress_weight: float
     """1 if there is a stress to learn, else 0."""
 
@@ -42,16 +41,16 @@ def examples(structures: Sequence[Atoms], model: Model, where: str) -> list[Exam
     """The structures as examples for a model.
 
     Raises:
-        TrainingFailed: one has no label, one that is not finite, or a species that the model does not know.
+        TrainingFailed: a structure has no label, a label that is not finite, or a species unknown to the model.
     """
     builder = GraphBuilder(model.cutoff, model.symbols)
-    found = []
+    made = []
     for number, atoms in enumerate(structures):
         try:
-            found.append(_example(atoms, builder))
+            made.append(_example(atoms, builder))
         except StructureError as error:
             raise TrainingFailed(f"{where} structure {number} ({atoms.get_chemical_formula()}): {error}") from None
-    return found
+    return made
 
 
 def _example(atoms: Atoms, builder: GraphBuilder) -> Example:
@@ -70,7 +69,7 @@ def _example(atoms: Atoms, builder: GraphBuilder) -> Example:
     )
 
 
-def loss(network: Any, batch: Sequence[Example], options: Equivariant, device: torch.device) -> torch.Tensor:
+def loss(network: Any, batch: Sequence[Example], options: EquivariantOptions, device: torch.device) -> torch.Tensor:
     """Weighted squared errors: energies per atom, force components, and the stresses that are known."""
     tensors = collate([example.graph for example in batch], device)
     labels = _labels(batch, device)
@@ -94,52 +93,23 @@ def _labels(batch: Sequence[Example], device: torch.device) -> Tensors:
     return {name: torch.from_numpy(value).to(device) for name, value in labels.items()}
 
 
-class Residual(NamedTuple):
-    """How far a prediction is from a label."""
-
-    energy: float
-    """[eV/atom]"""
-    forces: Array
-    """Shape (atoms, 3). [eV/Å]"""
-    stress: Array | None
-    """None where the label has none. [eV/Å³]"""
-
-
 def residuals(network: Any, data: Sequence[Example], device: torch.device) -> list[Residual]:
-    """One for each example, in batches."""
-    found = []
+    """The residual of each example, computed in batches."""
+    computed = []
     for batch in _by_atoms(data):
         output = network(collate([example.graph for example in batch], device))
         energies = output["total_energy"].detach().view(-1).cpu().numpy()
         forces, stress = (output[name].detach().cpu().numpy() for name in ("forces", "stress"))
         ends = np.cumsum([len(example.graph) for example in batch])
         for k, (x, end) in enumerate(zip(batch, ends, strict=True)):
-            found.append(
+            computed.append(
                 Residual(
                     energy=float(energies[k] - x.energy) / len(x.graph),
                     forces=forces[end - len(x.graph) : end] - x.forces,
                     stress=stress[k] - x.stress if x.stress_weight else None,
                 )
             )
-    return found
-
-
-def errors(found: Sequence[Residual]) -> dict[str, float]:
-    """Root mean square and mean absolute errors: forces [eV/Å], energies [eV/atom], stresses [eV/Å³]."""
-    forces = np.concatenate([one.forces for one in found])
-    energy = np.array([one.energy for one in found])
-    stress = [one.stress for one in found if one.stress is not None]
-    told = {
-        "force_rmse": _rms(forces),
-        "force_mae": float(np.abs(forces).mean()),
-        "energy_rmse": _rms(energy),
-        "energy_mae": float(np.abs(energy).mean()),
-    }
-    return told | ({"stress_rmse": _rms(np.array(stress))} if stress else {})
-
-
-def _rms(values: Array) -> float:
-    return float(np.sqrt(np.mean(values**2)))
+    return computed
 
 
 def _by_atoms(data: Sequence[Example]) -> list[list[Example]]:

@@ -1,4 +1,4 @@
-"""Torch, NequIP and Allegro, imported without a trace, and torch's threads, borrowed and given back."""
+"""Quiet imports of torch, NequIP and Allegro, and temporary settings of torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from psiflow_core.errors import EngineMissing, OptionError
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence what e3nn and NequIP make torch say, which no user can act on, and nothing else."""
+    """Silence torch's warnings about e3nn and NequIP, which no user can act on, and no others."""
     with warnings.catch_warnings():
         for message in (
             r"`torch\.jit\.\w+` is (deprecated|not supported)",
@@ -33,7 +33,7 @@ try:
         from nequip.model import NequIPGNNModel
         from nequip.utils import global_state
 except ImportError as error:
-    hint = "install them: pip install psiflow-nequip (the package `allegro` of PyPI is another one)"
+    hint = "install them: pip install psiflow-nequip (not PyPI's package `allegro`, which is something else)"
     raise EngineMissing(f"potentials 'nequip' and 'allegro' need NequIP and Allegro ({error}); {hint}") from error
 
 __all__ = ["BUILDERS", "on", "prepared", "quiet", "threads", "torch"]
@@ -44,10 +44,10 @@ BUILDERS = {"nequip": NequIPGNNModel, "allegro": AllegroModel}
 
 @contextmanager
 def prepared() -> Iterator[None]:
-    """NequIP's settings of the process, without which it builds nothing, for as long as it takes.
+    """Apply NequIP's settings of the process temporarily: it builds no network without them.
 
-    They are random seeds, environment variables and torch's default dtype. NequIP sets them once and relies on them
-    from then on: it forgets here that it has, so that its own calculators in this process set them when they need them.
+    They are random seeds, environment variables and torch's default dtype. NequIP sets them once and then relies on
+    them. Its note of having done so is cleared here, so that its own calculators in this process set them again.
     """
     if global_state.global_state_initialized():
         yield
@@ -71,7 +71,7 @@ def prepared() -> Iterator[None]:
 
 @contextmanager
 def threads(cores: int) -> Iterator[None]:
-    """Torch's threads inside its operations, for as long as it takes."""
+    """Set the number of torch's threads within an operation, temporarily."""
     before = torch.get_num_threads()
     torch.set_num_threads(cores)
     try:
@@ -84,8 +84,8 @@ def on(device: str) -> torch.device:
     """The device of this name.
 
     Raises:
-        OptionError: torch cannot reach it from here.
+        OptionError: torch finds no GPU here.
     """
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise OptionError(f"device '{device}' was asked for, but torch finds no GPU here; use device 'cpu'")
+        raise OptionError(f"device '{device}' was requested, but torch finds no GPU here; use device 'cpu'")
     return torch.device(device)

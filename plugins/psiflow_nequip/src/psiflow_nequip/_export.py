@@ -1,4 +1,4 @@
-"""Models in the library's own formats, made by the library's own commands, in a process of their own."""
+"""Export to the library's own formats, by the library's own commands in a separate process."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from psiflow_nequip._model import Model
 
 BUILDERS = {"nequip": "nequip.model.NequIPGNNModel", "allegro": "allegro.model.AllegroModel"}
 TARGETS = {"nequip": "pair_nequip", "allegro": "pair_allegro"}
-"""What `nequip-compile` calls the LAMMPS pair styles."""
+"""The names of the LAMMPS pair styles in `nequip-compile`."""
 
 
 def export(model: Path, potential: str, target: Path) -> None:
     """Write a model for the library's own tools: see `Equivariant.export`.
 
     Raises:
-        OptionError: the name of the target asks for a format that there is not.
+        OptionError: the target's name does not name a format.
     """
     purpose = _purpose(potential, target.name)
     held = Model.open(model, potential)
@@ -48,8 +48,8 @@ def _purpose(potential: str, name: str) -> str | None:
         return "ase"
     if name.endswith((".pt2", ".pth")):
         raise OptionError(
-            f"'{name}' does not say what it is for: end it with .lammps.nequip.pt2 or .ase.nequip.pt2 for compiled "
-            "models, or with .nequip.zip for a package, which nequip-compile makes others of"
+            f"'{name}' does not name a format: end it with .lammps.nequip.pt2 or .ase.nequip.pt2 for compiled "
+            "models, or with .nequip.zip for a package, the input of nequip-compile"
         )
     return None
 
@@ -62,7 +62,7 @@ def _compiled(package: Path, purpose: str) -> Path:
 
 
 def _write_checkpoint(model: Model, target: Path) -> None:
-    """A checkpoint as `nequip-train` leaves it: the commands read nothing else."""
+    """Write a checkpoint like `nequip-train`: the commands read no other file."""
     from lightning import __version__ as lightning
     from nequip.train.lightning import NequIPLightningModule
     from nequip.utils.versions import get_current_code_versions
@@ -98,7 +98,7 @@ def _write_checkpoint(model: Model, target: Path) -> None:
 
 
 def _data(model: Model, example: Path) -> Plain:
-    """What tells the commands where they find a structure to try the model on."""
+    """The commands' configuration of the example structure."""
     transforms: list[dict[str, Any]] = [
         {
             "_target_": "nequip.data.transforms.ChemicalSpeciesToAtomTypeMapper",

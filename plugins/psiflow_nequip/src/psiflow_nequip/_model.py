@@ -1,4 +1,4 @@
-"""What a model is: an architecture as plain data, and weights."""
+"""A model: its architecture as plain data, and its weights."""
 
 from __future__ import annotations
 
@@ -6,24 +6,22 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from psiflow_core.errors import ModelCorrupt
 from psiflow_core.files import write_atomically
 from psiflow_core.structures import Plain
 from psiflow_nequip._engine import BUILDERS, prepared, quiet, torch
 from psiflow_nequip._graphs import Tensors
-
-if TYPE_CHECKING:
-    from psiflow_nequip.potential import Equivariant
+from psiflow_nequip.options import EquivariantOptions
 
 FORMAT = "psiflow-nequip 1"
-"""Stands in every model file; the number changes with what the file holds."""
+"""A mark in every model file; the number changes with the format."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A trained network, apart from torch's modules: what a model file holds."""
+    """A trained network without torch's modules: the contents of a model file."""
 
     potential: str
     """`"nequip"` or `"allegro"`."""
@@ -37,7 +35,7 @@ class Model:
 
     @property
     def symbols(self) -> list[str]:
-        """Chemical symbols of the species that it knows, in the network's order."""
+        """Chemical symbols of all known species, in the network's order."""
         return list(self.architecture["type_names"])
 
     @property
@@ -57,7 +55,7 @@ class Model:
         return network
 
     def save(self, path: Path) -> None:
-        """Write the file at once or not at all; equal models give equal bytes."""
+        """Write the file completely or not at all; equal models give equal bytes."""
         content = io.BytesIO()  # torch.save would put the file's own name into it
         torch.save({"format": FORMAT, **vars(self)}, content)
         write_atomically(path, content.getvalue())
@@ -67,20 +65,20 @@ class Model:
         """Read a model file; only tensors and plain data are accepted, so that it cannot run code.
 
         Raises:
-            ModelCorrupt: it is missing, damaged, or no model file of this potential.
+            ModelCorrupt: the file is missing or damaged, or it is not a model file of this potential.
         """
         try:
             held = torch.load(path, map_location="cpu", weights_only=True)
             if held.pop("format") != FORMAT:
-                raise ValueError("its format is another one")
+                raise ValueError("it has another format")
             if held["potential"] != potential:
-                raise ValueError(f"it is one of potential '{held['potential']}'")
-        except Exception as error:  # whatever torch makes of a file that is not one of ours
-            raise ModelCorrupt(f"{path} is no model of potential '{potential}': {_first_line(error)}") from error
+                raise ValueError(f"it is a model of potential '{held['potential']}'")
+        except Exception as error:  # torch may raise anything for a foreign file
+            raise ModelCorrupt(f"{path} is not a model of potential '{potential}': {_first_line(error)}") from error
         return cls(**held)
 
 
-def architecture(options: Equivariant, energies: Mapping[str, float], neighbours: float, scale: float) -> Plain:
+def architecture(options: EquivariantOptions, energies: Mapping[str, float], neighbours: float, scale: float) -> Plain:
     """The architecture that the options describe.
 
     Args:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.stress import full_3x3_to_voigt_6_stress
 
 from psiflow_core.components import Prediction, Predictor
 from psiflow_core.structures import Array
@@ -17,7 +18,7 @@ from psiflow_nequip._graphs import Graph, GraphBuilder, Tensors, collate, miniba
 from psiflow_nequip._model import Model
 
 EDGE_FEATURES = 5_000_000
-"""Numbers that a batch may hold for its edges: edges × features × spherical harmonics. [count]"""
+"""Largest number of values for the edges of a batch: edges × features × spherical harmonics. [count]"""
 
 
 class NequipPredictor(Predictor):
@@ -44,7 +45,7 @@ class NequipPredictor(Predictor):
         return [prediction for batch in minibatches(graphs, self._max_edges) for prediction in self._predict(batch)]
 
     def features(self, structures: Sequence[Atoms]) -> list[Array]:
-        """What the energy is read from: an atom's scalars (NequIP), the sum of its pairs' scalars (Allegro)."""
+        """The inputs of the energy readout: an atom's scalars (NequIP), or the sum of its pairs' scalars (Allegro)."""
         if not structures:
             return []
         graphs = [self._builder.graph(atoms) for atoms in structures]
@@ -62,7 +63,7 @@ class NequipPredictor(Predictor):
             Prediction(
                 energy=float(energies[k]),
                 forces=forces[end - len(graph) : end],
-                stress=_voigt(stresses[k]) if graph.has_stress else None,
+                stress=full_3x3_to_voigt_6_stress(stresses[k]) if graph.has_stress else None,
             )
             for k, (graph, end) in enumerate(zip(graphs, ends, strict=True))
         ]
@@ -80,11 +81,6 @@ def _of_atoms(output: Tensors) -> torch.Tensor:
     pairs = output["edge_features"]
     sums = pairs.new_zeros(len(output["pos"]), pairs.shape[1])
     return sums.index_add(0, output["edge_index"][0], pairs)
-
-
-def _voigt(stress: Array) -> Array:
-    """ASE's order (xx, yy, zz, yz, xz, xy) of a symmetric (3, 3) tensor."""
-    return stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
 
 
 def _edge_width(model: Model) -> int:

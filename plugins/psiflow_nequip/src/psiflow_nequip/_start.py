@@ -1,9 +1,8 @@
-"""Where a training starts: a new network, or a parent."""
+"""The start of a training: a new network, or a parent."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
 
 import numpy as np
 from ase.data import atomic_numbers
@@ -14,13 +13,11 @@ from psiflow_core.structures import Plain, canonical, label_of, sha256, species,
 from psiflow_nequip._engine import torch
 from psiflow_nequip._graphs import GraphBuilder
 from psiflow_nequip._model import Model, architecture, build
-
-if TYPE_CHECKING:
-    from psiflow_nequip.potential import Equivariant
+from psiflow_nequip.options import EquivariantOptions
 
 
-def model(options: Equivariant, task: TrainingTask) -> Model:
-    """The model that the first gradient step is taken from.
+def model(options: EquivariantOptions, task: TrainingTask) -> Model:
+    """The model before the first gradient step.
 
     Raises:
         TrainingFailed: there is no training data, a species is not covered, or the parent does not fit.
@@ -33,8 +30,8 @@ def model(options: Equivariant, task: TrainingTask) -> Model:
     return _from_scratch(options, task)
 
 
-def fingerprint(options: Equivariant, task: TrainingTask) -> str:
-    """What a checkpoint must have been made by to be gone on from."""
+def fingerprint(options: EquivariantOptions, task: TrainingTask) -> str:
+    """A hash over everything that must be equal for a checkpoint to be continued."""
     hasher = hashlib.sha256(canonical({"potential": options.name, "options": options.options()}))
     hasher.update(canonical({"seed": task.seed, "steps": task.steps, "torch": torch.__version__}))
     hasher.update(canonical({"energies": task.atomic_energies}))
@@ -45,13 +42,13 @@ def fingerprint(options: Equivariant, task: TrainingTask) -> str:
     return hasher.hexdigest()
 
 
-def shape_of(options: Equivariant) -> Plain:
-    """What parent and child must have in common."""
+def shape_of(options: EquivariantOptions) -> Plain:
+    """The options that parent and child must share."""
     chosen = options.options()
     return {name: chosen[name] for name in options.shape}
 
 
-def _from_parent(options: Equivariant, task: TrainingTask) -> Model:
+def _from_parent(options: EquivariantOptions, task: TrainingTask) -> Model:
     assert task.parent is not None
     parent = Model.open(task.parent, options.name)
     wanted = shape_of(options)
@@ -69,7 +66,7 @@ def _from_parent(options: Equivariant, task: TrainingTask) -> Model:
     return parent
 
 
-def _from_scratch(options: Equivariant, task: TrainingTask) -> Model:
+def _from_scratch(options: EquivariantOptions, task: TrainingTask) -> Model:
     symbols = sorted(task.atomic_energies, key=lambda symbol: atomic_numbers[symbol])
     energies = {symbol: float(task.atomic_energies[symbol]) for symbol in symbols}
     scale, neighbours = _statistics(task, options.r_max, symbols)
@@ -79,7 +76,7 @@ def _from_scratch(options: Equivariant, task: TrainingTask) -> Model:
 
 
 def _statistics(task: TrainingTask, cutoff: float, symbols: list[str]) -> tuple[float, float]:
-    """RMS force component [eV/Å] and mean number of neighbours, as `nequip-train` takes them."""
+    """RMS force component [eV/Å] and mean number of neighbours, computed as in `nequip-train`."""
     builder = GraphBuilder(cutoff, symbols)
     forces = np.concatenate([label_of(atoms).forces for atoms in task.training])
     edges = sum(builder.graph(atoms).edges.shape[1] for atoms in task.training)
@@ -90,4 +87,4 @@ def _statistics(task: TrainingTask, cutoff: float, symbols: list[str]) -> tuple[
 def _require(task: TrainingTask, known: list[str], who: str, remedy: str) -> None:
     missing = [symbol for symbol in species([*task.training, *task.validation]) if symbol not in known]
     if missing:
-        raise TrainingFailed(f"{who} {', '.join(known)} and the data hold {', '.join(missing)} too: {remedy}")
+        raise TrainingFailed(f"{who} {', '.join(known)}, but the data also hold {', '.join(missing)}: {remedy}")

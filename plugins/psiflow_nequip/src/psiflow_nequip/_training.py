@@ -1,4 +1,4 @@
-"""Training: gradient steps, averaged weights, and checkpoints that it resumes from exactly."""
+"""Training: gradient steps, averaged weights, and checkpoints for exact continuation."""
 
 from __future__ import annotations
 
@@ -8,37 +8,36 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from psiflow_core.components import TrainingResult, TrainingTask
-from psiflow_core.errors import TrainingFailed
+from psiflow_core.errors import Interrupted, TrainingFailed
 from psiflow_core.files import write_atomically
+from psiflow_core.potentials.residuals import Residual, training_errors
 from psiflow_nequip import _dataset, _start
-from psiflow_nequip._dataset import Example, Residual, errors, residuals
+from psiflow_nequip._dataset import Example, residuals
 from psiflow_nequip._engine import on, threads, torch
 from psiflow_nequip._graphs import Integers
 from psiflow_nequip._model import Model
-
-if TYPE_CHECKING:
-    from psiflow_nequip.potential import Equivariant
-
+from psiflow_nequip.options import EquivariantOptions
 
 COMPARED = 64
-"""Structures on which a child is held against its parent at the end. [count]"""
+"""Structures on which a child is compared with its parent at the end. [count]"""
 
 WARM_UP = 50
-"""Steps over which the learning rate rises where weights are learnt already: Adam's first steps are as long as its
-rate whatever the gradient, since it knows no variances yet. [count]"""
+"""Steps over which the learning rate rises if the initial weights are trained: Adam's first steps are as long as the
+learning rate, whatever the gradient, since it has no estimate of the variances yet. [count]"""
 
 
-def train(options: Equivariant, task: TrainingTask) -> TrainingResult:
+def train(options: EquivariantOptions, task: TrainingTask) -> TrainingResult:
     """Train one model, from the checkpoint of an earlier attempt if there is one.
 
     Raises:
         TrainingFailed: there is nothing to train on, a label is not finite, a species is not covered, the
             parent has another architecture, or the loss is not finite.
+        Interrupted: the worker's time is over; there is a checkpoint.
         OptionError: the device cannot be reached.
     """
     device = on(task.resources.device)
@@ -54,11 +53,11 @@ def train(options: Equivariant, task: TrainingTask) -> TrainingResult:
 
 
 class Run:
-    """One training as it stands after `step` gradient steps."""
+    """The state of a training after `step` gradient steps."""
 
     def __init__(
         self,
-        options: Equivariant,
+        options: EquivariantOptions,
         task: TrainingTask,
         start: Model,
         training: Sequence[Example],
@@ -68,6 +67,7 @@ class Run:
         self._options = options
         self._folder = task.folder
         self._seed = task.seed
+        self._interrupted = task.interrupted
         self._steps = task.steps or options.steps
         self._batch_size = options.batch_size or fitting_batch(training)
         self._start = start
@@ -88,33 +88,36 @@ class Run:
     # The loop ----------------------------------------------------------------------------------------------
 
     def go(self) -> None:
-        """Take the steps that are left."""
+        """Take the remaining steps."""
         while self.step < self._steps and not self._stopped:
             self._losses.append(self._take_step())
             self.step += 1
             if self.step % self._options.evaluate_every == 0 or self.step == self._steps:
                 self._evaluate()
                 self._save_checkpoint()
+            if self.step < self._steps and self._interrupted():
+                self._save_checkpoint()
+                raise Interrupted(f"the training stopped at step {self.step} of {self._steps}")
 
     def finish(self) -> TrainingResult:
-        """Write the model and its errors: the best averaged weights, or the last where nothing validates."""
+        """Write the model and its errors: the best averaged weights, or the last ones without a validation set."""
         final = self._average.module
         if self._best["weights"] is not None:
             final.load_state_dict(self._best["weights"])
         if self._warm and self._has_got_worse(final):
             final = self._start.network().to(self._device).eval()
-        found = errors(residuals(final, self._validation or self._training, self._device))
-        if not np.isfinite(list(found.values())).all():
-            raise TrainingFailed("the trained model predicts what is not finite: lower learning_rate")
+        errors = training_errors(residuals(final, self._validation or self._training, self._device))
+        if not np.isfinite(list(errors.values())).all():
+            raise TrainingFailed("the trained model's predictions are not finite: lower learning_rate")
         weights = {name: tensor.cpu().clone() for name, tensor in final.state_dict().items()}
         model = Model(**{**vars(self._start), "weights": weights})
         model.save(self._folder / "model.pt")
-        return TrainingResult(self._folder / "model.pt", self.step, found, self._history)
+        return TrainingResult(self._folder / "model.pt", self.step, errors, self._history)
 
     def _has_got_worse(self, child: Any) -> bool:
-        """Whether the training has made the weights at its start worse.
+        """Whether the child is worse than its parent.
 
-        By the mean of the losses: a structure that the parent is wrong about is what the training is for.
+        The mean loss decides: the training is meant for the structures on which the parent is wrong.
         """
         known = [*self._training, *self._validation]
         some = known[:: max(1, len(known) // COMPARED)]
@@ -154,30 +157,30 @@ class Run:
         return self._options.warm_learning_rate or self._options.learning_rate
 
     def _evaluate(self) -> None:
-        record = {"step": float(self.step), "loss": float(np.mean(self._losses))}
+        entry = {"step": float(self.step), "loss": float(np.mean(self._losses))}
         self._losses = []
         if self._validation:
-            record |= self._validate()
+            entry |= self._validate()
             patience = self._options.patience
             waited = (self.step - self._best["step"]) / self._options.evaluate_every
             self._stopped = patience is not None and waited >= patience
-        self._history.append(record)
+        self._history.append(entry)
 
     def _validate(self) -> dict[str, float]:
         """Loss and errors of the averaged weights on the validation set; the best weights so far are kept."""
         averaged = self._average.module
-        found = residuals(averaged, self._validation, self._device)
-        loss = self._typical_loss(found)
+        errors = residuals(averaged, self._validation, self._device)
+        loss = self._typical_loss(errors)
         if loss < self._best["loss"]:
             weights = {name: tensor.clone() for name, tensor in averaged.state_dict().items()}
             self._best = {"loss": loss, "step": self.step, "weights": weights}
-        return {"validation_loss": loss, **errors(found)}
+        return {"validation_loss": loss, **training_errors(errors)}
 
-    def _typical_loss(self, found: Sequence[Residual]) -> float:
-        """The geometric mean of the structures' own losses: in a small set, one far from all others does not rule."""
-        return float(np.exp(np.mean(np.log(np.maximum(self._losses_of(found), 1e-30)))))
+    def _typical_loss(self, errors: Sequence[Residual]) -> float:
+        """The geometric mean of the structures' losses: a single outlier does not dominate a small set."""
+        return float(np.exp(np.mean(np.log(np.maximum(self._losses_of(errors), 1e-30)))))
 
-    def _losses_of(self, found: Sequence[Residual]) -> list[float]:
+    def _losses_of(self, errors: Sequence[Residual]) -> list[float]:
         weights = self._options
         return [
             float(
@@ -185,7 +188,7 @@ class Run:
                 + weights.forces_weight * np.mean(one.forces**2)
                 + (0.0 if one.stress is None else weights.stress_weight * np.mean(one.stress**2))
             )
-            for one in found
+            for one in errors
         ]
 
     # Checkpoints -------------------------------------------------------------------------------------------
@@ -204,13 +207,14 @@ class Run:
             "average": self._average.state_dict(),
             "best": self._best,
             "history": self._history,
+            "losses": self._losses,
             "stopped": self._stopped,
         }
         torch.save(state, content)
         write_atomically(self._checkpoint, content.getvalue())
 
     def resume(self) -> None:
-        """Go on from the checkpoint in the folder if it is one of this very task."""
+        """Continue from the checkpoint in the folder if it belongs to this task."""
         state = _read(self._checkpoint)
         if state is None or state["fingerprint"] != self._fingerprint:
             return
@@ -218,22 +222,22 @@ class Run:
         self._optimizer.load_state_dict(state["optimizer"])
         self._average.load_state_dict(state["average"])
         self.step, self._best, self._history = state["step"], state["best"], state["history"]
-        self._stopped = state["stopped"]
+        self._losses, self._stopped = state["losses"], state["stopped"]
 
 
 def _read(checkpoint: Path) -> dict[str, Any] | None:
-    """What a checkpoint holds; None if there is none, or a damaged one, which only costs its steps again."""
+    """The contents of a checkpoint; None if it is missing or damaged, which only costs its steps again."""
     if not _is_whole(checkpoint):
         return None
     return dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
 
 
 DAMAGED = (OSError, ValueError, EOFError, RuntimeError, struct.error, zlib.error, zipfile.BadZipFile)
-"""What reading a zip archive raises that is missing, barred, cut short or changed."""
+"""Errors from a zip archive that is missing, unreadable, truncated or changed."""
 
 
 def _is_whole(checkpoint: Path) -> bool:
-    """Whether every part of it has the checksum that it was written with: torch's files are zip archives."""
+    """Whether all checksums in the file are right: torch's files are zip archives."""
     try:
         with zipfile.ZipFile(checkpoint) as archive:
             return archive.testzip() is None
@@ -242,13 +246,13 @@ def _is_whole(checkpoint: Path) -> bool:
 
 
 def fitting_batch(training: Sequence[Example]) -> int:
-    """How many structures of this size a gradient step takes: no more than there are."""
+    """Structures in a gradient step: about 64 atoms, at most 8 structures, and no more than there are."""
     atoms = float(np.mean([len(example.graph) for example in training]))
     return max(1, min(8, round(64 / atoms), len(training)))
 
 
 def minibatch(step: int, seed: int, count: int, size: int) -> list[int]:
-    """Which examples a step is taken on: each pass over the data in an order of its own, from the seed."""
+    """Indices of the examples of a step; each pass over the data has its own order, drawn with the seed."""
     places = range(step * size, (step + 1) * size)
     orders: dict[int, Integers] = {
         epoch: np.random.default_rng([seed, epoch]).permutation(count) for epoch in {k // count for k in places}
@@ -257,7 +261,7 @@ def minibatch(step: int, seed: int, count: int, size: int) -> list[int]:
 
 
 def _average(network: Any, decay: float, warm: bool) -> Any:
-    """The average forgets its first weights quickly where they are random, and holds on to a parent's."""
+    """The moving average of the weights; it forgets random initial weights quickly, and a parent's slowly."""
     from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
     def follow(average: Any, current: Any, updates: Any) -> None:

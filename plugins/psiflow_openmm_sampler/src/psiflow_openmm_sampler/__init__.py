@@ -1,9 +1,9 @@
-"""Molecular dynamics with OpenMM, under any potential."""
+"""Molecular dynamics with OpenMM, with any potential."""
 
 from __future__ import annotations
 
 from psiflow_core.components import Sampler
-from psiflow_core.hookspecs import hookimpl
+from psiflow_core.registry.hookspecs import hookimpl
 
 
 @hookimpl

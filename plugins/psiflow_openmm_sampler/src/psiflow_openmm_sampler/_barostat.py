@@ -1,8 +1,8 @@
 """A Monte Carlo barostat.
 
-OpenMM has barostats too, but (in 8.6) they share one random stream between all threads of a process and leave
-their step counter out of checkpoints, so that walkers would disturb each other and could not be continued
-exactly; and they ask for cells in a reduced form that is not the user's.
+OpenMM has barostats, too. But (in 8.6) they share one random stream among all threads of a process and leave their
+step counter out of checkpoints: walkers would disturb each other and could not be continued exactly. They also require
+cells in a reduced form, which is not the user's.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from psiflow_core.structures import Array
 class Barostat:
     """Trial changes of the cell, in which the atoms keep their fractional coordinates.
 
-    All moves are steps in strain that are as likely as their reverse, so each is accepted with the
-    probability min(1, exp(-(ΔU + PΔV) / kT) (V'/V)^(N+1)): N from the positions, 1 from the measure,
-    dV = V d(ln V). For a flexible cell that is the ensemble of Martyna, Tobias and Klein, J. Chem. Phys. 101,
-    4177 (1994), dh V^-2 in the nine components of the cell, in which volume and shape are measured apart; an
-    ideal gas has the mean volume (N+1)kT/P in all three.
+    Each move is a step in strain, as likely as its reverse. So it is accepted with the probability
+    min(1, exp(-(ΔU + PΔV) / kT) (V'/V)^(N+1)): N comes from the positions, 1 from the measure, dV = V d(ln V). For a
+    flexible cell this is the ensemble of Martyna, Tobias and Klein, J. Chem. Phys. 101, 4177 (1994), with the measure
+    dh V^-2 in the nine components of the cell, which separates volume and shape. An ideal gas has the mean volume
+    (N+1)kT/P in all three.
     """
 
     def __init__(self, shape: str, pressure: float, temperature: float, atoms: int, seed: int) -> None:
@@ -32,11 +32,11 @@ class Barostat:
         self._atoms = atoms
         self._random = np.random.Generator(np.random.PCG64(seed))
         self._largest = 0.01
-        """Of the change in ln V, or of a component of the strain."""
+        """Largest change of ln V, or of a component of the strain."""
         self._trials = 0
 
     def propose(self, cell: Array) -> Array:
-        """Another cell near this one."""
+        """A trial cell near this one."""
         if self._shape == "isotropic":
             return np.asarray(cell * np.exp(self._random.uniform(-self._largest, self._largest) / 3))
         if self._shape == "anisotropic":
@@ -46,12 +46,12 @@ class Barostat:
         return cell @ _exponential(_symmetric(self._random.uniform(-self._largest, self._largest, 6)))
 
     def accepts(self, work: float, before: Array, after: Array) -> bool:
-        """Whether the trial is taken.
+        """Whether the trial is accepted.
 
         Args:
-            work: by how much the potential energy rises. [eV]
-            before: the cell. [Å]
-            after: the cell that was proposed. [Å]
+            work: the rise of the potential energy. [eV]
+            before: the cell before, shape (3, 3). [Å]
+            after: the proposed cell, shape (3, 3). [Å]
         """
         old, new = volume(before), volume(after)
         exponent = -(work + self._pressure * (new - old)) / self._thermal + (self._atoms + 1) * np.log(new / old)
@@ -60,23 +60,23 @@ class Barostat:
         return accepted
 
     def state(self) -> dict[str, Any]:
-        """All that it needs to go on exactly, as plain data."""
+        """Everything that exact continuation needs, as plain data."""
         return {"random": self._random.bit_generator.state, "largest": self._largest, "trials": self._trials}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from where `state` was taken."""
+        """Continue from the result of `state`."""
         self._random.bit_generator.state = state["random"]
         self._largest, self._trials = state["largest"], state["trials"]
 
     def _adapt(self, accepted: bool) -> None:
-        """Aim at an acceptance of one half, by ever smaller corrections: the ensemble becomes exact."""
+        """Aim at an acceptance of one half; the corrections shrink, so that the ensemble becomes exact."""
         self._trials += 1
         gain = min(0.2, 10 / self._trials)
         self._largest = float(min(self._largest * np.exp(gain * (accepted - 0.5)), 0.3))
 
 
 def volume(cell: Array) -> float:
-    """[Å³]"""
+    """Volume of a cell. [Å³]"""
     return float(abs(np.linalg.det(cell)))
 
 
@@ -87,6 +87,6 @@ def _symmetric(components: Array) -> Array:
 
 
 def _exponential(strain: Array) -> Array:
-    """The matrix exponential of a symmetric matrix: its inverse is that of the opposite strain."""
+    """The matrix exponential of a symmetric matrix: its inverse is the exponential of the opposite strain."""
     stretches, axes = np.linalg.eigh(strain)
     return np.asarray((axes * np.exp(stretches)) @ axes.T)

@@ -8,43 +8,44 @@ import numpy as np
 from ase import Atoms, units
 
 from psiflow_core.components import Monitor, SamplingTask, Segment, Walker
+from psiflow_core.constraints import fixed_atoms
+from psiflow_core.sampling.momenta import degrees_of_freedom, first_momenta
+from psiflow_core.sampling.observer import Observer
 from psiflow_core.structures import Array
 from psiflow_openmm_sampler import _engine, _state
 from psiflow_openmm_sampler._barostat import Barostat
-from psiflow_openmm_sampler._observer import Observer
 from psiflow_openmm_sampler._surface import EnergySurface
-from psiflow_openmm_sampler.sampler import OpenMM
+from psiflow_openmm_sampler.options import OpenMMOptions
 
 if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
 
 
-def run(sampler: OpenMM, walker: Walker, forces: Calculator, task: SamplingTask, monitor: Monitor) -> Segment:
+def run(options: OpenMMOptions, walker: Walker, forces: Calculator, task: SamplingTask, monitor: Monitor) -> Segment:
     """Move the walker for one segment, or until the monitor stops it."""
     if not task.steps:
         return Segment(Walker(walker.structure.copy(), walker.state, walker.step), 0)
-    dynamics = Dynamics(sampler, walker, forces, task.seed)
-    observer = Observer(task, monitor, sampler.degrees_of_freedom(len(walker.structure)), walker.step)
-    step, reason = 0, None
-    while step < task.steps and reason is None:
-        target = observer.next(step)
-        dynamics.advance(target - step)
-        step = target
-        reason = observer.see(step, dynamics.structure())
-    return Segment(dynamics.walker(), step, reason, frames=observer.frames, averages=observer.averages())
+    dynamics = Dynamics(options, walker, forces, task.seed)
+    observer = Observer(walker, task, monitor, degrees_of_freedom(walker.structure, drifts=options.is_langevin))
+    while not observer.over:
+        step = observer.next()
+        dynamics.advance(step - observer.steps)
+        observer.see(step, dynamics.structure())
+    return observer.segment(*dynamics.end())
 
 
 class Dynamics:
-    """One walker under way: OpenMM moves its atoms, the barostat its cell."""
+    """One moving walker: OpenMM moves its atoms, the barostat its cell."""
 
-    def __init__(self, sampler: OpenMM, walker: Walker, forces: Calculator, seed: int) -> None:
-        self._sampler = sampler
+    def __init__(self, options: OpenMMOptions, walker: Walker, forces: Calculator, seed: int) -> None:
+        self._options = options
         self._masses: Array = walker.structure.get_masses()
+        self._free = ~fixed_atoms(walker.structure)[:, None]
         self._step = walker.step
         self._surface = EnergySurface(forces, walker.structure)
         for_momenta, for_thermostat, for_barostat = np.random.SeedSequence(seed).generate_state(3)
-        self._engine = _engine.Engine(sampler, self._masses, self._surface, int(for_thermostat))
-        self._barostat = _barostat(sampler, len(walker.structure), int(for_barostat))
+        self._engine = _engine.Engine(options, walker.structure, self._surface, int(for_thermostat))
+        self._barostat = _barostat(options, len(walker.structure), int(for_barostat))
         state = _state.unpack(walker.state, self._owner(walker.structure))
         if state is not None:
             self._restore(state)
@@ -52,28 +53,28 @@ class Dynamics:
             self._start(walker.structure, int(for_momenta))
 
     def advance(self, steps: int) -> None:
-        """Take time steps, and try a new cell whenever the walker's step is a multiple of the barostat's."""
+        """Take time steps, and try a new cell whenever the walker's step is a multiple of `barostat_frequency`."""
         end = self._step + steps
         while self._step < end:
             target = min(end, self._next_trial())
             self._engine.step(target - self._step)
             self._step = target
-            if self._barostat is not None and target % self._sampler.barostat_frequency == 0:
+            if self._barostat is not None and target % self._options.barostat_frequency == 0:
                 self._try_cell(self._barostat)
 
     def structure(self) -> Atoms:
-        """Where the walker is, with energy and forces."""
+        """The walker's present structure, with energy and forces."""
         return self._surface.structure(self._surface.at(self._engine.positions()), self._momenta())
 
-    def walker(self) -> Walker:
-        """The walker as it is, ready to go on."""
+    def end(self) -> tuple[Atoms, bytes]:
+        """The walker's structure, and its state for continuation."""
         structure = self._surface.bare(self._engine.positions(), self._surface.cell, self._momenta())
         barostat = self._barostat.state() if self._barostat is not None else None
         state = _state.State(*self._engine.state(), barostat)
-        return Walker(structure, _state.pack(state, self._owner(structure)), self._step)
+        return structure, _state.pack(state, self._owner(structure))
 
     def _owner(self, structure: Atoms) -> str:
-        return _state.owner(structure, self._sampler.options(), _engine.version)
+        return _state.owner(structure, self._options.options(), _engine.version)
 
     def _restore(self, state: _state.State) -> None:
         self._engine.restore(state.checkpoint, state.noise)
@@ -82,26 +83,25 @@ class Dynamics:
 
     def _start(self, structure: Atoms, seed: int) -> None:
         self._engine.place(structure.positions)
-        momenta = structure.get_momenta()
-        if not momenta.any():  # where all are zero, as files may have them, there are none
-            momenta = maxwell_boltzmann(self._masses, self._sampler.temperature or 0.0, seed)
+        momenta = first_momenta(structure, self._options.temperature or 0.0, np.random.default_rng(seed))
         self._engine.set_velocities((momenta - self._half_kick()) / self._masses[:, None])
 
     def _momenta(self) -> Array:
-        """In ASE's units, at the time of the positions with `nve`.
+        """Momenta in ASE's units; with `nve`, at the time of the positions.
 
-        With a thermostat they are half a step behind: those are the ones that have the Maxwell-Boltzmann
-        distribution also at a large time step (Zhang et al., J. Phys. Chem. A 123, 6056 (2019)).
+        With a thermostat they are half a step behind: these have the Maxwell-Boltzmann distribution even at a large
+        time step (Zhang et al., J. Phys. Chem. A 123, 6056 (2019)).
         """
         return np.asarray(self._engine.velocities() * self._masses[:, None] + self._half_kick())
 
     def _half_kick(self) -> Array | float:
-        if self._sampler.ensemble != "nve":
+        if self._options.ensemble != "nve":
             return 0.0
-        return self._surface.at(self._engine.positions()).forces * (self._sampler.timestep * units.fs / 2)
+        forces = self._surface.at(self._engine.positions()).forces * self._free
+        return forces * (self._options.timestep * units.fs / 2)
 
     def _next_trial(self) -> int:
-        every = self._sampler.barostat_frequency
+        every = self._options.barostat_frequency
         return self._step + every - self._step % every
 
     def _try_cell(self, barostat: Barostat) -> None:
@@ -114,16 +114,7 @@ class Dynamics:
             self._surface.cell = trial
 
 
-def maxwell_boltzmann(masses: Array, temperature: float, seed: int) -> Array:
-    """Momenta at a temperature [K] with the centre of mass at rest, in ASE's units, shape (atoms, 3)."""
-    normal = np.random.default_rng(seed).standard_normal((len(masses), 3))
-    momenta = normal * np.sqrt(masses * units.kB * temperature)[:, None]
-    if len(masses) > 1:
-        momenta -= masses[:, None] / masses.sum() * momenta.sum(axis=0)
-    return np.asarray(momenta)
-
-
-def _barostat(sampler: OpenMM, atoms: int, seed: int) -> Barostat | None:
-    if sampler.pressure is None or sampler.temperature is None:
+def _barostat(options: OpenMMOptions, atoms: int, seed: int) -> Barostat | None:
+    if options.pressure is None or options.temperature is None:
         return None
-    return Barostat(sampler.barostat or "isotropic", sampler.pressure, sampler.temperature, atoms, seed)
+    return Barostat(options.barostat or "isotropic", options.pressure, options.temperature, atoms, seed)

@@ -1,25 +1,25 @@
 """OpenMM itself: the only file that imports it.
 
-Only one force acts in the system, a `PythonForce` that asks the walker's energy surface. OpenMM knows no box:
-the surface takes care of periodicity, so that cells of any shape and orientation stay as the user gave them,
-and positions are never wrapped.
+The system has one force, a `PythonForce` that evaluates the walker's energy surface. OpenMM knows no box: the surface
+handles periodicity. So cells of any shape and orientation stay as the user gave them, and positions are never wrapped.
 
-The Reference platform is used: all that OpenMM computes is the integration, in double precision.
+OpenMM computes only the integration, on the Reference platform in double precision.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import openmm
-from ase import units
+from ase import Atoms, units
 
+from psiflow_core.constraints import fixed_atoms
 from psiflow_core.structures import Array
 from psiflow_openmm_sampler._langevin import LangevinMiddle
 from psiflow_openmm_sampler._surface import EnergySurface
-from psiflow_openmm_sampler.sampler import OpenMM
+from psiflow_openmm_sampler.options import OpenMMOptions
 
 KJ_PER_MOL = units.kJ / units.mol  # [eV]
 NM = units.nm  # [Å]
@@ -29,36 +29,38 @@ version: str = openmm.version.version
 
 
 class Engine:
-    """One walker in OpenMM, spoken to in ASE's units."""
+    """One walker in OpenMM; arguments and results are in ASE's units."""
 
-    def __init__(self, sampler: OpenMM, masses: Array, surface: EnergySurface, seed: int) -> None:
+    def __init__(self, options: OpenMMOptions, structure: Atoms, surface: EnergySurface, seed: int) -> None:
         """
         Args:
-            sampler: its options.
-            masses: shape (atoms,). [amu]
+            options: the sampler's.
+            structure: gives masses and fixed atoms.
             surface: energy and forces.
-            seed: of the thermostat's random numbers.
+            seed: for the thermostat's random numbers.
         """
         self._force = _Force(surface)
-        self._langevin = _langevin(sampler, masses, seed)
-        self._integrator = self._langevin.integrator if self._langevin else _deterministic(sampler)
-        system = _system(masses, self._force, still=sampler.thermostat == "nose-hoover")
+        masses, fixed = structure.get_masses(), fixed_atoms(structure)
+        self._langevin = _langevin(options, masses, seed)
+        self._integrator = self._langevin.integrator if self._langevin else _deterministic(options)
+        at_rest = options.thermostat == "nose-hoover" and len(structure) > 1 and not fixed.any()
+        system = _system(np.where(fixed, 0.0, masses), self._force, at_rest)
         self._context = openmm.Context(system, self._integrator, openmm.Platform.getPlatformByName("Reference"))
 
     def step(self, steps: int) -> None:
-        """Take time steps. Whatever the surface raises leaves as it came."""
+        """Take time steps. Errors of the surface are raised unchanged."""
         mover = self._langevin or self._integrator
         self._run(lambda: mover.step(steps))
 
     def minimise(self, steps: int, reached: Callable[[int, Array], bool]) -> None:
-        """Go down by L-BFGS.
+        """Minimise the energy by L-BFGS.
 
         Args:
-            steps: the most iterations.
-            reached: is given the iteration, from 1, and the positions [Å]; True ends the minimisation.
+            steps: largest number of iterations.
+            reached: called with the iteration, from 1, and the positions [Å]; True ends the minimisation.
         """
         reporter = _Reporter(reached)
-        # The tolerance on the root mean square is out of reach: the reporter decides.
+        # OpenMM's tolerance, a root mean square, is never reached: the reporter decides.
         self._run(lambda: openmm.LocalEnergyMinimizer.minimize(self._context, 1e-9, steps, reporter))
         if reporter.error is not None:
             raise reporter.error
@@ -68,23 +70,23 @@ class Engine:
         return _plain(self._context.getState(positions=True).getPositions(asNumpy=True)) * NM
 
     def velocities(self) -> Array:
-        """As the integrator keeps them, half a step behind the positions, shape (atoms, 3). [ASE's units]"""
+        """The integrator's velocities, half a step behind the positions, shape (atoms, 3). [ASE's units]"""
         return _plain(self._context.getState(velocities=True).getVelocities(asNumpy=True)) * (NM / PS)
 
     def place(self, positions: Array) -> None:
-        """Move the atoms to these positions. [Å]"""
+        """Move the atoms to these positions, shape (atoms, 3). [Å]"""
         self._context.setPositions(positions / NM)
 
     def set_velocities(self, velocities: Array) -> None:
-        """The inverse of `velocities`."""
+        """Set the velocities that `velocities` returns."""
         self._context.setVelocities(velocities * (PS / NM))
 
     def state(self) -> tuple[bytes, dict[str, Any] | None]:
-        """All that is needed to go on exactly: OpenMM's checkpoint, and Langevin's random stream."""
+        """Everything that exact continuation needs: OpenMM's checkpoint, and Langevin's random stream."""
         return bytes(self._context.createCheckpoint()), self._langevin.state() if self._langevin else None
 
     def restore(self, checkpoint: bytes, noise: dict[str, Any] | None) -> None:
-        """Go on from where `state` was taken, in the same system."""
+        """Continue from the result of `state`, in the same system."""
         self._context.loadCheckpoint(checkpoint)
         if self._langevin and noise is not None:
             self._langevin.restore(noise)
@@ -99,12 +101,12 @@ class Engine:
 
 
 class _Force:
-    """What OpenMM calls. It does not know the context: a circle through C++ would never be freed."""
+    """The function that OpenMM calls. It does not refer to the context: a cycle through C++ would never be freed."""
 
     def __init__(self, surface: EnergySurface) -> None:
         self._surface = surface
         self.error: BaseException | None = None
-        """What the surface raised: OpenMM would make text of it."""
+        """The surface's error: OpenMM would turn it into text."""
 
     def __call__(self, state: Any) -> tuple[float, Array]:
         try:
@@ -113,6 +115,10 @@ class _Force:
             self.error = error
             raise
         return point.energy / KJ_PER_MOL, point.forces * (NM / KJ_PER_MOL)
+
+    def __reduce__(self) -> NoReturn:
+        """OpenMM would keep a copy of it, with the whole network, for each segment of a walker."""
+        raise TypeError("a force that belongs to a running integration is not pickled")
 
 
 class _Reporter(openmm.MinimizationReporter):
@@ -130,33 +136,33 @@ class _Reporter(openmm.MinimizationReporter):
 
 
 def as_kept(positions: Array) -> Array:
-    """These positions as they are read back after `Engine.place`: the units cost a last bit. [Å]"""
+    """The positions that OpenMM returns after `Engine.place`: converting units may change the last bit. [Å]"""
     return np.asarray(positions / NM * NM)
 
 
-def _system(masses: Array, force: _Force, still: bool) -> Any:
+def _system(masses: Array, force: _Force, at_rest: bool) -> Any:
+    """The system that OpenMM moves. Particles without mass stay in place."""
     system = openmm.System()
     for mass in masses:
         system.addParticle(float(mass))
     system.addForce(openmm.PythonForce(force, {}))
-    if still and len(masses) > 1:
+    if at_rest:
         # Nosé-Hoover conserves the momentum; OpenMM counts three degrees of freedom less if it is removed.
         system.addForce(openmm.CMMotionRemover(1))
     return system
 
 
-def _langevin(sampler: OpenMM, masses: Array, seed: int) -> LangevinMiddle | None:
-    temperature = sampler.target_temperature()
-    if temperature is None or sampler.thermostat == "nose-hoover":
+def _langevin(options: OpenMMOptions, masses: Array, seed: int) -> LangevinMiddle | None:
+    if not options.is_langevin or options.temperature is None:
         return None
-    return LangevinMiddle(temperature, sampler.friction, sampler.timestep / 1000, masses, seed)
+    return LangevinMiddle(options.temperature, options.friction, options.timestep / 1000, masses, seed)
 
 
-def _deterministic(sampler: OpenMM) -> Any:
-    timestep = sampler.timestep / 1000  # [ps]
-    if sampler.target_temperature() is None:
+def _deterministic(options: OpenMMOptions) -> Any:
+    timestep = options.timestep / 1000  # [ps]
+    if options.target_temperature() is None:
         return openmm.VerletIntegrator(timestep)
-    return openmm.NoseHooverIntegrator(sampler.temperature, sampler.friction, timestep)
+    return openmm.NoseHooverIntegrator(options.temperature, options.friction, timestep)
 
 
 def _plain(quantity: Any) -> Array:

@@ -1,8 +1,8 @@
-"""Langevin dynamics whose random numbers belong to the walker.
+"""Langevin dynamics in which each walker has its own random numbers.
 
-OpenMM draws on its Reference platform from one stream for the whole process, so that walkers in threads would
-disturb each other, and its CPU platform, which has a stream for each context, wakes a thread pool at every step:
-for a force that Python computes, ten times the cost. So OpenMM integrates, and the noise is handed to it.
+OpenMM's Reference platform has one random stream for the whole process: walkers in threads would disturb each other.
+Its CPU platform has a stream for each context, but wakes a thread pool at every step, which costs ten times as much
+with a force computed in Python. So OpenMM integrates, and this module supplies the noise.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NM_PER_PS = units.nm / (1000 * units.fs)  # OpenMM's velocity in [ASE's units]
 
 
 class LangevinMiddle:
-    """The LFMiddle discretisation, as OpenMM's own `LangevinMiddleIntegrator` has it.
+    """The LFMiddle discretisation, as in OpenMM's `LangevinMiddleIntegrator`.
 
     Source: Zhang et al., J. Phys. Chem. A 123, 6056 (2019).
     """
@@ -37,7 +37,7 @@ class LangevinMiddle:
         self._random = np.random.Generator(np.random.PCG64(seed))
         self._width: Array = np.sqrt((1 - kept**2) * units.kB * temperature / masses)[:, None] / NM_PER_PS
         self.integrator = openmm.CustomIntegrator(timestep)
-        self.integrator.setRandomNumberSeed(1)  # never drawn from; 0 would put chance into checkpoints
+        self.integrator.setRandomNumberSeed(1)  # never drawn from; with 0, checkpoints would hold a random seed
         self.integrator.addGlobalVariable("kept", kept)
         self._kick = self.integrator.addPerDofVariable("kick", 0.0)
         self.integrator.addComputePerDof("v", "v + dt*f/m")
@@ -53,9 +53,9 @@ class LangevinMiddle:
             self.integrator.step(1)
 
     def state(self) -> dict[str, Any]:
-        """Of the noise, as plain data."""
+        """The state of the noise, as plain data."""
         return dict(self._random.bit_generator.state)
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from where `state` was taken."""
+        """Continue from the result of `state`."""
         self._random.bit_generator.state = state

@@ -1,4 +1,4 @@
-"""What a walker takes along to go on exactly, and how we know that it is its own."""
+"""A walker's state for exact continuation, and the check that it belongs to the walker."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from ase import Atoms
 
+from psiflow_core.constraints import fixed_atoms
 from psiflow_core.errors import StructureError
 from psiflow_core.structures import Plain, canonical
 
@@ -17,46 +18,46 @@ FORMAT = b"psiflow-openmm-2\n"
 
 class State(NamedTuple):
     checkpoint: bytes
-    """OpenMM's: positions, velocities, and what a deterministic thermostat keeps."""
+    """OpenMM's checkpoint: positions, velocities, and the variables of a deterministic thermostat."""
     noise: Plain | None
     """Langevin's random stream; None without it."""
     barostat: Plain | None
-    """None without one."""
+    """The barostat's random stream and step size; None without one."""
 
 
 def pack(state: State, owner: str) -> bytes:
-    """The state as bytes, with the name of its owner in front."""
+    """The state as bytes, preceded by the hash of its owner."""
     header = canonical({"owner": owner, "noise": state.noise, "barostat": state.barostat})
     return FORMAT + header + b"\n" + state.checkpoint
 
 
 def check(packed: bytes | None) -> None:
-    """Refuse what another sampler wrote; raises `StructureError`."""
+    """Refuse the state of another sampler; raises `StructureError`."""
     if packed is not None and not packed.startswith(FORMAT):
-        raise StructureError("the walker's state is not of sampler 'openmm'; start it anew, without a state")
+        raise StructureError("the walker's state is not of sampler 'openmm'; start the walker without a state")
 
 
 def unpack(packed: bytes | None, owner: str) -> State | None:
     """The state, or None if there is none, or it belongs to another structure, other options or another OpenMM.
 
-    OpenMM loads the checkpoint of another system without a complaint, hence the owner.
+    OpenMM loads the checkpoint of another system without an error; hence the hash of the owner.
 
     Raises:
-        StructureError: another sampler wrote it.
+        StructureError: the state belongs to another sampler.
     """
     check(packed)
     if packed is None:
         return None
     header, _, checkpoint = packed.removeprefix(FORMAT).partition(b"\n")
-    said: dict[str, Any] = json.loads(header)
-    return State(checkpoint, said["noise"], said["barostat"]) if said["owner"] == owner else None
+    held: dict[str, Any] = json.loads(header)
+    return State(checkpoint, held["noise"], held["barostat"]) if held["owner"] == owner else None
 
 
 def owner(structure: Atoms, options: Plain, engine: str) -> str:
-    """A hash over all that must be the same for a state to be continued.
+    """A hash over everything that must be equal for a state to be continued.
 
     Args:
-        structure: where the segment ended; positions, momenta, cell and masses count to the last bit.
+        structure: the end of the segment; positions, momenta, cell, masses and fixed atoms count, to the last bit.
         options: the sampler's.
         engine: version of OpenMM.
     """
@@ -67,6 +68,7 @@ def owner(structure: Atoms, options: Plain, engine: str) -> str:
         structure.positions,
         structure.get_momenta(),
         structure.cell,
+        fixed_atoms(structure),
     )
     for array in arrays:
         hasher.update(np.ascontiguousarray(array, "<f8").tobytes() + b"|")

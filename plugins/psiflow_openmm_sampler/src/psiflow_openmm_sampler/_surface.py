@@ -15,12 +15,12 @@ from psiflow_core.structures import Array
 
 
 class Point(NamedTuple):
-    """What is known of one configuration."""
+    """One configuration, with its energy and forces."""
 
     positions: Array
     """Shape (atoms, 3). [Å]"""
     cell: Array
-    """The vectors are rows, shape (3, 3). [Å]"""
+    """Vectors are rows, shape (3, 3). [Å]"""
     energy: float
     """[eV]"""
     forces: Array
@@ -28,16 +28,15 @@ class Point(NamedTuple):
 
 
 class EnergySurface:
-    """Energy and forces from an ASE calculator, asked once for each configuration.
+    """Energy and forces from an ASE calculator, computed once for each configuration.
 
-    The last two are remembered: a check, a frame and a trial change of the cell look at configurations that
-    the integrator has just asked for, or will ask for next.
+    The last two points are kept: a check, a frame and a trial change of the cell need configurations that the
+    integrator has just computed, or computes next.
     """
 
     def __init__(self, calculator: Calculator, structure: Atoms) -> None:
         self._calculator = calculator
-        self._atoms = structure.copy()
-        self._atoms.set_constraint()
+        self._atoms = structure.copy()  # ASE keeps fixed atoms in place to the last bit, despite OpenMM's units
         self._known: deque[Point] = deque(maxlen=2)
         self.cell: Array = np.array(structure.cell)
         """The present cell; rows are vectors. [Å]"""
@@ -47,7 +46,7 @@ class EnergySurface:
 
         Raises:
             WalkerExploded: the positions are not finite.
-            Exception: whatever the calculator raises.
+            Exception: any error of the calculator.
         """
         cell = self.cell if cell is None else cell
         for point in self._known:

@@ -1,6 +1,6 @@
-"""Gaussian basis sets: which there are, what they are for, and the core potentials that belong to them.
+"""Gaussian basis sets: their names, their purpose, and their core potentials.
 
-PySCF keeps orbital, fitting, valence and potential sets under one roof of names and computes with any of them.
+PySCF does not distinguish the names of orbital, fitting, valence and potential sets, and computes with any of them.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from ase.data import atomic_numbers, chemical_symbols
 from scipy.linalg import block_diag
 
 from psiflow_core.structures import Array
-from psiflow_pyscf import _pyscf  # noqa: F401  # first: it keeps PySCF from its configuration file
+from psiflow_pyscf import _pyscf  # noqa: F401  # first: it hides PySCF's configuration file
 
 FITTING = re.compile(r"(fit|ri)$|^sap")
 """Density-fitting, resolution-of-the-identity and superposition-of-atomic-potentials sets, by file or name."""
 POTENTIALS = re.compile(r"^(bfd|ccecp(he|reg|28|36)?)")
-"""Families whose potentials are a set of their own, named by the first part of each member's name."""
+"""Families whose core potentials are a separate set, named by the first part of each member's name."""
 DEPTH = 0.45
-"""How far down the lowest orbital of one electron and the bare nucleus must come, over Z²; it is 0.5 exactly. It is
-above 0.46 in every non-relativistic all-electron set of PySCF, below 0.45 in every valence set. [Eh]"""
+"""Smallest binding energy of one electron to the bare nucleus, over Z²; the exact value is 0.5. It is above 0.46 in
+every non-relativistic all-electron set of PySCF, and below 0.45 in every valence set. [Eh]"""
 
 
 def functions(basis: str, symbol: str) -> list[Any]:
@@ -32,27 +32,27 @@ def functions(basis: str, symbol: str) -> list[Any]:
     from pyscf.lib.exceptions import BasisNotFoundError
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that another package knows more basis sets
+        warnings.simplefilter("ignore")  # a hint at another package with more basis sets
         try:
             return list(load(basis, symbol))
-        except (BasisNotFoundError, KeyError, IndexError, AssertionError):  # by the way the name is wrong
+        except (BasisNotFoundError, KeyError, IndexError, AssertionError):  # depends on the kind of wrong name
             return []
 
 
 def core_potential(basis: str, symbol: str) -> list[Any]:
     """The effective core potential that belongs to a basis set, as PySCF writes it; empty if there is none."""
-    found = (_potential(str(file), symbol) for file in _files_of_potentials(basis))
-    return next(filter(None, found), []) or _from_the_exchange(basis, symbol)
+    candidates = (_potential(str(file), symbol) for file in _files_of_potentials(basis))
+    return next(filter(None, candidates), []) or _from_the_exchange(basis, symbol)
 
 
 def exists(basis: str) -> bool:
-    """Whether any element has functions in it; some sets are for heavy ones alone."""
+    """Whether the set has functions for any element; some sets are for heavy elements only."""
     common = ["H", "C", "I"]
     return any(functions(basis, symbol) for symbol in [*common, *chemical_symbols[1:]])
 
 
 def known() -> list[str]:
-    """Names, without hyphens."""
+    """The names of PySCF's basis sets, without hyphens."""
     from pyscf.gto.basis import ALIAS
 
     return [str(name) for name in ALIAS]
@@ -64,32 +64,32 @@ def has_a_file(basis: str) -> bool:
 
 
 def is_for_fitting(basis: str) -> bool:
-    """Whether it was made to expand densities or potentials, and not orbitals."""
+    """Whether the set expands densities or potentials, not orbitals."""
     stems = [Path(file).stem.lower() for file in _files(basis)]
     return any(FITTING.search(name) for name in (_plain(basis), *stems))
 
 
 def is_for_plane_waves(basis: str) -> bool:
-    """Whether it belongs to the pseudopotentials of Goedecker, Teter and Hutter, as in CP2K."""
+    """Whether the set belongs to the pseudopotentials of Goedecker, Teter and Hutter, as in CP2K."""
     return "gth" in _plain(basis)
 
 
 def lacks_a_core(basis: str, symbol: str) -> bool:
-    """Whether the functions cannot hold the innermost electrons, and there is no potential in their place.
+    """Whether the functions cannot describe the innermost electrons, and no core potential replaces these.
 
-    So it is with valence sets, and with those of heavy elements that are contracted for a relativistic Hamiltonian.
+    That holds for valence sets, and for sets of heavy elements that are contracted for a relativistic Hamiltonian.
     """
     charge = atomic_numbers[symbol]
     return not core_potential(basis, symbol) and _depth(functions(basis, symbol), charge) < DEPTH * charge**2
 
 
 def about(basis: str) -> str:
-    """How a message about it begins."""
+    """The beginning of an error about a basis set."""
     return f"reference 'pyscf': basis '{basis}'"
 
 
 def _depth(shells: list[Any], charge: int) -> float:
-    """Binding energy of the one electron of a nucleus in the s functions of a basis set. [Eh]"""
+    """Binding energy of one electron to the bare nucleus in the s functions of a basis set. [Eh]"""
     contracted = [rows for rows in map(_rows, shells) if len(rows)]
     exponents = np.concatenate([rows[:, 0] for rows in contracted])
     weights = block_diag(*(rows[:, 1:] for rows in contracted))
@@ -113,7 +113,7 @@ def _plain(basis: str) -> str:
 
 
 def _files(basis: str) -> list[str]:
-    """The files of PySCF that hold it; none if PySCF makes it from a rule or asks the Basis Set Exchange."""
+    """PySCF's files with this set; none if PySCF makes it by a rule or asks the Basis Set Exchange."""
     from pyscf.gto.basis import ALIAS
 
     files = ALIAS.get(_plain(basis), ())

@@ -1,27 +1,38 @@
-"""What PySCF cannot do, told before anything is computed."""
+"""Checks of the level of theory and of structures, before anything is computed."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from ase import Atoms
 
 from psiflow_core import checks, structures
 from psiflow_core.errors import EngineMissing, OptionError, StructureError, did_you_mean
 from psiflow_pyscf import _basis
-
-if TYPE_CHECKING:
-    from psiflow_pyscf.reference import PySCF
+from psiflow_pyscf.options import PySCFOptions
 
 
-def check_level(options: PySCF) -> None:
-    """Refuse a functional, basis or dispersion correction that does not exist, or not together.
+def check(options: PySCFOptions, given: Sequence[Atoms]) -> None:
+    """Refuse a level of theory that does not exist, and structures that it cannot label.
 
     Raises:
-        OptionError: what is wrong and what to do.
+        StructureError: a structure is periodic or has an impossible spin.
+        OptionError: the level of theory does not exist, or its basis set does not cover an element.
+        EngineMissing: the dispersion correction's package is not installed.
+    """
+    check_level(options)
+    for atoms in given:
+        check_structure(options, atoms)
+
+
+def check_level(options: PySCFOptions) -> None:
+    """Refuse a functional, basis, dispersion correction or combination that does not exist.
+
+    Raises:
+        OptionError: the functional, basis, dispersion correction or combination does not exist.
         EngineMissing: the dispersion correction's package is not installed.
     """
     if options.method == "dft":
@@ -31,11 +42,12 @@ def check_level(options: PySCF) -> None:
         _check_dispersion(options)
 
 
-def check_structure(options: PySCF, atoms: Atoms) -> None:
-    """Refuse a structure that is no molecule, has an impossible spin, or an element without basis functions.
+def check_structure(options: PySCFOptions, atoms: Atoms) -> None:
+    """Refuse a periodic structure, an impossible spin, and an element without basis functions.
 
     Raises:
-        StructureError, OptionError: what is wrong and what to do.
+        StructureError: the structure is periodic or has an impossible spin.
+        OptionError: the basis set does not cover one of its elements.
     """
     formula = atoms.get_chemical_formula()
     if atoms.pbc.any():
@@ -52,16 +64,16 @@ def check_structure(options: PySCF, atoms: Atoms) -> None:
         )
     for symbol in structures.species([atoms]):
         if not _basis.functions(options.basis, symbol):
-            raise OptionError(f"{_basis.about(options.basis)} has no functions for {symbol}; choose another")
+            raise OptionError(f"{_basis.about(options.basis)} has no functions for {symbol}; choose another basis")
         if _basis.lacks_a_core(options.basis, symbol):
             raise OptionError(
-                f"{_basis.about(options.basis)} does not describe the innermost electrons of {symbol}, nor is there a "
-                "core potential for them: it is meant for another calculation; choose another"
+                f"{_basis.about(options.basis)} does not describe the innermost electrons of {symbol}, and has no "
+                "core potential for them: it is made for other calculations; choose another basis"
             )
 
 
-def _check_functional(options: PySCF) -> None:
-    """PySCF's parser guesses: it must not silently make another functional of a name."""
+def _check_functional(options: PySCFOptions) -> None:
+    """Refuse names that PySCF's parser would silently take for another functional."""
     from pyscf.dft import libxc
 
     name = options.functional
@@ -69,13 +81,13 @@ def _check_functional(options: PySCF) -> None:
         with contextlib.redirect_stderr(io.StringIO()) as guesses:
             (exact, *_), terms = libxc.parse_xc(name)
             derivatives = libxc.max_deriv_order(name) if terms else 1
-    except Exception as error:  # KeyError, ValueError, NotImplementedError, by the way the name is wrong
+    except Exception as error:  # KeyError, ValueError or NotImplementedError
         raise OptionError(f"{_about(name)} is not known to libxc.{did_you_mean(name, _known())}") from error
     if guesses.getvalue():
         raise OptionError(f"{_about(name)} is ambiguous; write libxc's full name. {guesses.getvalue().strip()}")
     kinds = {_kinds()[int(number)] for number, _ in terms}
     if "K" in kinds or not (terms or exact):
-        raise OptionError(f"{_about(name)} is no exchange-correlation functional")
+        raise OptionError(f"{_about(name)} is no exchange-correlation functional; choose another")
     if "," not in name and not kinds & {"XC"} and not {"X", "C"} <= kinds:
         raise OptionError(
             f"{_about(name)} is exchange or correlation alone; name both, as in 'lda,vwn', "
@@ -84,22 +96,28 @@ def _check_functional(options: PySCF) -> None:
     if derivatives < 1 or libxc.needs_laplacian(name):
         raise OptionError(f"{_about(name)} has no forces in PySCF; choose another")
     if re.search(r"[-_]d\d?$", name) and not options.dispersion:
-        raise OptionError(f"{_about(name)} was fitted with a dispersion correction that libxc's lacks; set dispersion")
+        raise OptionError(
+            f"{_about(name)} was fitted with a dispersion correction that libxc leaves out; set dispersion"
+        )
 
 
 def _check_basis(basis: str) -> None:
     if _basis.is_for_fitting(basis):
-        raise OptionError(f"{_basis.about(basis)} fits densities or potentials; name one for orbitals, as 'def2-svp'")
+        raise OptionError(
+            f"{_basis.about(basis)} fits densities or potentials; name one for orbitals, such as 'def2-svp'"
+        )
     if _basis.is_for_plane_waves(basis):
         raise OptionError(f"{_basis.about(basis)} needs GTH pseudopotentials, which are not used here; choose another")
     if _basis.exists(basis):
         return
     if _basis.has_a_file(basis):
-        raise OptionError(f"{_basis.about(basis)} is a core potential without functions; name the basis set with them")
+        raise OptionError(
+            f"{_basis.about(basis)} is a core potential without functions; name a basis set that has them"
+        )
     raise OptionError(f"{_basis.about(basis)} is not known to PySCF.{did_you_mean(basis, _basis.known())}")
 
 
-def _check_dispersion(options: PySCF) -> None:
+def _check_dispersion(options: PySCFOptions) -> None:
     from pyscf import gto, scf
     from pyscf.dft import libxc
 
@@ -112,7 +130,7 @@ def _check_dispersion(options: PySCF) -> None:
         ) from error
     functional = "hf" if options.method == "hf" else options.functional
     if options.method == "dft" and libxc.is_nlc(functional):
-        raise OptionError(f"{_about(functional)} holds dispersion (VV10) by itself; set dispersion=None")
+        raise OptionError(f"{_about(functional)} already includes dispersion (VV10); set dispersion=None")
     model = {"d3bj": dftd3.DFTD3Dispersion, "d4": dftd4.DFTD4Dispersion}[str(options.dispersion)]
     try:
         name = scf.dispersion.parse_disp(functional, options.dispersion)[0]

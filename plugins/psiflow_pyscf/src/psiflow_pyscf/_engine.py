@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 import numpy as np
 from ase import Atoms
@@ -16,20 +16,18 @@ from ase.units import Bohr, Hartree
 from psiflow_core.components import LabelTask, Resources
 from psiflow_core.errors import EngineMissing, OptionError, ReferenceFailed, StructureError
 from psiflow_core.structures import Array, Label, charge_of, species, spin_of
-from psiflow_pyscf import _basis, _scf
-
-if TYPE_CHECKING:
-    from psiflow_pyscf.reference import PySCF
+from psiflow_pyscf import _basis, _checks, _scf
+from psiflow_pyscf.options import PySCFOptions
 
 ONE_AT_A_TIME = threading.Lock()
-"""PySCF's thread count and scratch folder belong to the process, so labels in threads take turns."""
+"""PySCF's number of threads and scratch folder belong to the process, so labels in threads take turns."""
 
 
 NONLOCAL_GRID = 1
 """Grid level of VV10, a smooth double integral whose cost is quadratic in the grid points."""
 
 
-def label(options: PySCF, structure: Atoms, task: LabelTask) -> Label:
+def label(options: PySCFOptions, structure: Atoms, task: LabelTask) -> Label:
     """Energy and forces of a molecule; PySCF's log is `pyscf.log` in the task's folder.
 
     Raises:
@@ -37,7 +35,7 @@ def label(options: PySCF, structure: Atoms, task: LabelTask) -> Label:
         EngineMissing: PySCF, or the package of the dispersion correction, cannot be imported.
     """
     try:
-        options.check([structure])
+        _checks.check(options, [structure])
     except (StructureError, OptionError) as error:
         raise ReferenceFailed(str(error), "bad input") from error
     log = task.folder / "pyscf.log"
@@ -47,23 +45,23 @@ def label(options: PySCF, structure: Atoms, task: LabelTask) -> Label:
     except (ReferenceFailed, EngineMissing):
         raise
     except MemoryError as error:
-        raise ReferenceFailed(f"PySCF ran out of memory ({error}); give the pool more", "memory") from error
-    except Exception as error:  # whatever the engine met: the campaign goes on without this label
+        raise ReferenceFailed(f"PySCF ran out of memory ({error}); give the pool more memory", "memory") from error
+    except Exception as error:  # any error of the engine: the campaign continues without this label
         raise ReferenceFailed(f"PySCF: {type(error).__name__}: {error}; see {log}", "engine") from error
     if not (np.isfinite(energy) and np.isfinite(gradient).all()):
-        raise ReferenceFailed(f"PySCF gave an energy or forces that are not finite; see {log}", "engine")
+        raise ReferenceFailed(f"PySCF returned an energy or forces that are not finite; see {log}", "engine")
     return Label(energy * Hartree, -gradient * (Hartree / Bohr))
 
 
-def molecule(options: PySCF, atoms: Atoms, resources: Resources, stdout: TextIO) -> Any:
-    """The structure as PySCF knows it, without symmetry: a label must not jump where a symmetry ends."""
+def molecule(options: PySCFOptions, atoms: Atoms, resources: Resources, stdout: TextIO) -> Any:
+    """The structure as PySCF's molecule, without symmetry: a label must not jump where symmetry is lost."""
     from pyscf import gto
 
     mol = gto.Mole()
     mol.atom = list(zip(atoms.get_chemical_symbols(), (atoms.positions / Bohr).tolist(), strict=True))
-    mol.unit = "Bohr"  # ASE's bohr, since ASE's units turn the result back
+    mol.unit = "Bohr"  # ASE's bohr, since the result is converted back with ASE's units
     mol.basis = options.basis
-    mol.ecp = {one: found for one in species([atoms]) if (found := _basis.core_potential(options.basis, one))}
+    mol.ecp = {one: core for one in species([atoms]) if (core := _basis.core_potential(options.basis, one))}
     mol.charge, mol.spin = charge_of(atoms), spin_of(atoms) - 1
     mol.verbose, mol.stdout = 4, stdout
     if resources.memory is not None:
@@ -71,8 +69,8 @@ def molecule(options: PySCF, atoms: Atoms, resources: Resources, stdout: TextIO)
     return mol.build(dump_input=False, parse_arg=False, spin=mol.spin)
 
 
-def _energy_and_gradient(options: PySCF, mol: Any) -> tuple[float, Array]:
-    """[Eh], [Eh/bohr]"""
+def _energy_and_gradient(options: PySCFOptions, mol: Any) -> tuple[float, Array]:
+    """The energy [Eh] and its gradient, shape (atoms, 3). [Eh/bohr]"""
     field = _scf.converge(options, partial(mean_field, options, mol))
     correlated = options.method == "mp2" and _scf.rotations(field) > 0
     method = _correlated(options, field) if correlated else field
@@ -84,8 +82,8 @@ def _energy_and_gradient(options: PySCF, mol: Any) -> tuple[float, Array]:
     return float(method.e_tot), np.asarray(gradients.kernel(), float)
 
 
-def mean_field(options: PySCF, mol: Any) -> Any:
-    """A field that nothing has been done with yet: restricted for singlets, unrestricted otherwise."""
+def mean_field(options: PySCFOptions, mol: Any) -> Any:
+    """A new mean field: restricted for singlets, unrestricted otherwise."""
     from pyscf import dft, scf
 
     if options.method == "dft":
@@ -100,7 +98,7 @@ def mean_field(options: PySCF, mol: Any) -> Any:
     return field.density_fit() if options.density_fitting else field
 
 
-def _correlated(options: PySCF, field: Any) -> Any:
+def _correlated(options: PySCFOptions, field: Any) -> Any:
     from pyscf import mp
     from pyscf.data.elements import chemcore
 
@@ -111,7 +109,7 @@ def _correlated(options: PySCF, field: Any) -> Any:
 
 @contextmanager
 def _confined(task: LabelTask, log: Path) -> Iterator[TextIO]:
-    """PySCF's temporary files and messages in the task's folder, its threads those of the task."""
+    """Keep PySCF's temporary files and messages in the task's folder, and use as many threads as the task has cores."""
     from pyscf import lib
 
     before = lib.param.TMPDIR

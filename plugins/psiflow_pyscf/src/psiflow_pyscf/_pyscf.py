@@ -1,8 +1,8 @@
-"""PySCF itself, imported the way a label needs it: deaf to this machine's configuration file.
+"""PySCF, imported without this machine's configuration file.
 
-``~/.pyscf_conf.py`` can redefine functionals and thresholds, so that equal options would give unequal labels.
-PySCF looks first at the file that ``PYSCF_CONFIG_FILE`` names; it is given this package's empty marker.
-This module is the component's `engine`, so that a worker that looks for PySCF imports it this way too.
+``~/.pyscf_conf.py`` can redefine functionals and thresholds: equal options would give different labels. PySCF first
+reads the file that ``PYSCF_CONFIG_FILE`` names; here that is this package's empty marker file. This module is the
+component's `engine`, so that a worker that checks for PySCF imports it in the same way.
 """
 
 from __future__ import annotations

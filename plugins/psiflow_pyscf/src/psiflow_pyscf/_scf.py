@@ -1,36 +1,34 @@
-"""The fall-back ladder: a self-consistent field by ever more patient means, or a failure that tells them all.
+"""The fall-back ladder: methods for the self-consistent field, tried in turn; a failure names them all.
 
-The ladder starts from nothing but the structure, so a label never depends on what was computed before it.
+The ladder starts from the structure alone: a label never depends on earlier ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from psiflow_core.errors import ReferenceFailed
-
-if TYPE_CHECKING:
-    from psiflow_pyscf.reference import PySCF
+from psiflow_pyscf.options import PySCFOptions
 
 Field = Any
 """A mean-field object of PySCF: RHF, UHF, RKS or UKS, with or without density fitting."""
 
 DESCENTS = 3
-"""Times that orbitals are moved off a saddle point before the search for a minimum is given up."""
+"""Attempts to leave a saddle point before the search for a minimum is given up."""
 
 
 @dataclass
 class Progress:
-    """How far a rung has come, from PySCF's own report of each iteration."""
+    """The progress of a rung, from PySCF's report of each iteration."""
 
     rung: str
     cycles: int = 0
     change: float = float("nan")
-    """Of the energy, in the last iteration. [Eh]"""
+    """Change of the energy in the last iteration. [Eh]"""
     gradient: float = float("nan")
     """Norm of the orbital gradient. [Eh]"""
 
@@ -43,11 +41,11 @@ class Progress:
         return f"{self.rung} ({self.cycles} cycles, last ΔE {self.change:.1e} Eh, gradient {self.gradient:.1e})"
 
 
-def converge(options: PySCF, new_field: Callable[[], Field]) -> Field:
+def converge(options: PySCFOptions, new_field: Callable[[], Field]) -> Field:
     """The first converged field of the ladder.
 
     Raises:
-        ReferenceFailed: "unconverged"; the message names every rung and how far it came.
+        ReferenceFailed: "unconverged"; the message names every rung and its progress.
     """
     tried: list[str] = []
     lowest: Field = None
@@ -84,7 +82,7 @@ def atomic_densities(field: Field, lowest: Field) -> Field:
 
 
 def damped(field: Field, lowest: Field) -> Field:
-    """Small steps first: damping before DIIS sets in, and virtual orbitals shifted up all along."""
+    """Small steps first: damping until DIIS begins, and a level shift of the virtual orbitals throughout."""
     field.damp, field.diis_start_cycle, field.level_shift = 0.5, 12, 0.3
     field.kernel()
     return field
@@ -106,11 +104,11 @@ RUNGS: dict[str, Callable[[Field, Field], Field]] = {
     "damping and level shift": damped,
     "second order": second_order,
 }
-"""Each is given a new field, and the one of lowest energy that the rungs below left unconverged, or None."""
+"""Each takes a new field, and the unconverged field of lowest energy from earlier rungs, or None."""
 
 
 def descend(field: Field) -> Field:
-    """The field itself if it is a minimum, else the one below its saddle point, converged or not."""
+    """The field itself if it is a minimum, else the field after leaving the saddle point, converged or not."""
     if not rotations(field):
         return field
     orbitals, stable = lowest_curvature(field)
@@ -128,10 +126,10 @@ def descend(field: Field) -> Field:
 
 
 def lowest_curvature(field: Field) -> tuple[Any, bool]:
-    """Orbitals turned along the lowest mode of the orbital Hessian if that is negative, and whether it is not.
+    """The orbitals, rotated along the lowest mode of their Hessian if they are unstable, and whether they are stable.
 
-    PySCF's `stability` method starts its search where the gradient is not zero, and so fails for atoms, where
-    symmetry makes it vanish; these functions underneath can be told to start anywhere.
+    PySCF's `stability` method starts its search where the gradient is not zero. It fails for atoms, where the gradient
+    vanishes by symmetry; the functions below it can start anywhere.
     """
     from pyscf.scf import stability
 
@@ -141,5 +139,5 @@ def lowest_curvature(field: Field) -> tuple[Any, bool]:
 
 
 def rotations(field: Field) -> int:
-    """Pairs of an occupied and a virtual orbital: none in a full shell such as the H atom in a minimal basis."""
+    """Number of pairs of an occupied and a virtual orbital; 0 for the H atom in a minimal basis, for instance."""
     return sum(int(np.sum(occupied > 0) * np.sum(occupied == 0)) for occupied in np.atleast_2d(field.mo_occ))

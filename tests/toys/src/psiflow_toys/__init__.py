@@ -3,8 +3,8 @@ contracts."""
 
 from __future__ import annotations
 
-from psiflow_core.components import Executor, Potential, Reference, Sampler
-from psiflow_core.hookspecs import hookimpl
+from psiflow_core.components import Bias, Executor, Potential, Reference, Sampler, Scheme, SelectionStrategy, Variable
+from psiflow_core.registry.hookspecs import hookimpl
 
 
 @hookimpl
@@ -32,6 +32,28 @@ def psiflow_samplers() -> list[type[Sampler]]:
 
 @hookimpl
 def psiflow_executors() -> list[type[Executor]]:
+    from psiflow_toys.batch import ToyBatch
     from psiflow_toys.executor import ToyBlocks, ToyUnguarded
 
-    return [ToyBlocks, ToyUnguarded]
+    return [ToyBatch, ToyBlocks, ToyUnguarded]
+
+
+@hookimpl
+def psiflow_selections() -> list[type[SelectionStrategy]]:
+    from psiflow_toys.policies import Alternate
+
+    return [Alternate]
+
+
+@hookimpl
+def psiflow_biases() -> list[type[Bias | Scheme]]:
+    from psiflow_toys.policies import Pen
+
+    return [Pen]
+
+
+@hookimpl
+def psiflow_variables() -> list[type[Variable]]:
+    from psiflow_toys.policies import Spread
+
+    return [Spread]

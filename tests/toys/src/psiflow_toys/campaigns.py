@@ -10,8 +10,8 @@ from ase import Atoms
 from ase.build import molecule
 
 import psiflow_core as psiflow
-from psiflow_core.context import Context
-from psiflow_core.learning.online import Result
+from psiflow_core.execution.context import Context
+from psiflow_core.online import Result
 from psiflow_core.structures import displaced
 
 
@@ -36,7 +36,7 @@ def learning(labels: int = 12, **settings: Any) -> psiflow.OnlineLearning:
             segment=psiflow.Segments(steps=10, check_every=5),
             limits=psiflow.Limits(deviation=0.05, lost=500.0, force=1e4),
         ),
-        "selection": psiflow.Selection(deviation=0.0),
+        "selection": psiflow.selection("uncertain", threshold=0.0),
         "budget": psiflow.Budget(labels=labels),
     }
     return psiflow.OnlineLearning(**{**given, **settings})

@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, FileIOCalculator, all_changes
 
 from psiflow_core.components import LabelTask
-from psiflow_core.guard import born
+from psiflow_core.processes.guard import born
 from psiflow_core.structures import digest
 from psiflow_toys.reference import ToyReference
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from psiflow_core.blocks import Blocks
 from psiflow_core.components import Executor, Pool, Resources
+from psiflow_core.execution.blocks import Blocks, Provided, Scheduler
 
 if TYPE_CHECKING:
     from parsl.executors.base import ParslExecutor
@@ -21,13 +21,18 @@ class ToyBlocks(Blocks):
     """Lines of shell that run in a block before its workers start."""
     under: str = ""
     """A command to put before that of the workers, `unshare -m` for instance."""
+    shared: bool = True
+    """Whether the workers see the driver's files."""
 
-    def provider(self) -> ExecutionProvider:
+    def shares_files(self) -> bool:
+        return self.shared
+
+    def scheduler(self, pool: Pool) -> Scheduler:
         from parsl.launchers import SimpleLauncher, WrappedLauncher
         from parsl.providers import LocalProvider
 
         launcher = WrappedLauncher(self.under) if self.under else SimpleLauncher()
-        return LocalProvider(launcher=launcher, worker_init=self.before)
+        return Provided(LocalProvider(launcher=launcher, worker_init=self.before))
 
 
 class ToyUnguarded(Executor):
@@ -46,3 +51,10 @@ class ToyUnguarded(Executor):
         from parsl.providers import LocalProvider
 
         return HighThroughputExecutor(label=pool.label, provider=LocalProvider(), max_workers_per_node=1)
+
+
+def provider() -> ExecutionProvider:
+    """A provider of Parsl, as a site's file has one."""
+    from parsl.providers import LocalProvider
+
+    return LocalProvider()

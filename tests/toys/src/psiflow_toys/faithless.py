@@ -12,6 +12,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
+from ase.constraints import FixAtoms
 
 from psiflow_core.components import (
     LabelTask,
@@ -130,6 +131,7 @@ SEGMENTS: dict[str, Callable[[Segment], Any]] = {
     "no info": lambda segment: other(segment, lambda atoms: atoms.info.clear()),
     "another charge": lambda segment: other(segment, lambda atoms: atoms.info.update(charge=2)),
     "other masses": lambda segment: other(segment, lambda atoms: atoms.set_masses([1.0] * len(atoms))),
+    "constraints": lambda segment: other(segment, lambda atoms: atoms.set_constraint(FixAtoms([0]))),
     "no number": lambda segment: other(segment, lambda atoms: moved(atoms, NAN)),
     "no walker": lambda segment: replace(segment, walker=cast(Any, segment.walker.structure)),
     "a state that is text": lambda segment: replace(segment, walker=replace(segment.walker, state=cast(Any, "{}"))),
@@ -251,7 +253,7 @@ class FaithlessSampler(Sampler):
         while step < task.steps and (stopped is None or how == "goes on"):
             step += 1
             if how != "never moves":
-                atoms.positions += 0.01 * atoms.get_forces() + 1e-4
+                atoms.positions += 0.01 * atoms.get_forces(apply_constraint=False) + 1e-4
             due = how != "never asks" and (step % task.check_every == 0 or step == task.steps)
             if due and (how != "asks once" or step == task.steps):
                 stopped = monitor(step, Atoms("He") if how == "asks about other atoms" else atoms)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
-from ase.neighborlist import neighbor_list
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
@@ -25,6 +24,8 @@ class Pairs:
 
     @classmethod
     def of(cls, atoms: Atoms, cutoff: float) -> Pairs:
+        from ase.neighborlist import neighbor_list  # it loads scipy
+
         return cls(*neighbor_list("ijdD", atoms, cutoff))
 
     def forces(self, slope: Array, atoms: int) -> Array:

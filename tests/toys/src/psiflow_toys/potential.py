@@ -14,9 +14,14 @@ from ase import Atoms
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from psiflow_core.components import Potential, Prediction, Predictor, TrainingResult, TrainingTask
-from psiflow_core.errors import TrainingFailed
+from psiflow_core.errors import Interrupted, TrainingFailed
+from psiflow_core.files import write_atomically
+from psiflow_core.potentials.residuals import residuals, training_errors
 from psiflow_core.structures import label_of
 from psiflow_toys.pairs import Array, Pairs, switch
+
+STEP = 0.1
+"""Between two chances to stop. [s]"""
 
 
 class ToyPotential(Potential):
@@ -36,7 +41,7 @@ class ToyPotential(Potential):
     def train(self, task: TrainingTask) -> TrainingResult:
         if not task.training:
             raise TrainingFailed("there is no structure to train on")
-        time.sleep(self.delay)
+        self._take_time(task)
         model = ToyModel.load(task.parent) if task.parent else self._untrained(task)
         model = model.covering(task.training).fitted(task.training, self.ridge)
         task.folder.mkdir(parents=True, exist_ok=True)
@@ -45,6 +50,26 @@ class ToyPotential(Potential):
         unfinished.write_text(json.dumps(asdict(model)))
         unfinished.replace(path)
         return TrainingResult(path, task.steps or 1, errors(ToyPredictor(model), task.validation or task.training))
+
+    def _take_time(self, task: TrainingTask) -> None:
+        """Sleep, then count steps; an interrupted attempt leaves how far it came, and the next one does the rest."""
+        self._sleep(task, task.folder / "slept")
+        checkpoint, steps = task.folder / "steps.json", task.steps or 1
+        for step in range(json.loads(checkpoint.read_text()) if checkpoint.exists() else 0, steps):
+            if step + 1 < steps and task.interrupted():
+                checkpoint.write_text(json.dumps(step + 1))
+                raise Interrupted(f"the training stopped at step {step + 1} of {steps}")
+        checkpoint.unlink(missing_ok=True)
+
+    def _sleep(self, task: TrainingTask, checkpoint: Path) -> None:
+        slept = float(checkpoint.read_text()) if checkpoint.exists() else 0.0
+        while slept < self.delay:
+            if task.interrupted():
+                raise Interrupted(f"it has slept for {slept:.1f} of {self.delay:g} s")
+            time.sleep(STEP)
+            slept += STEP
+            task.folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(checkpoint, str(slept).encode())
 
     def load(self, model: Path, device: str = "cpu") -> Predictor:
         return ToyPredictor(ToyModel.load(model))
@@ -177,11 +202,4 @@ class ToyPredictor(Predictor):
 
 def errors(predictor: Predictor, structures: Sequence[Atoms]) -> dict[str, float]:
     """Root mean square and mean absolute errors, named as in `TrainingResult.errors`."""
-    labels = [label_of(atoms) for atoms in structures]
-    said = predictor.predict(structures)
-    force = np.concatenate([(p.forces - label.forces).ravel() for p, label in zip(said, labels, strict=True)])
-    pairs = zip(said, labels, structures, strict=True)
-    energy = np.array([(p.energy - label.energy) / len(atoms) for p, label, atoms in pairs])
-    both = {"force": force, "energy": energy}
-    found = {f"{name}_rmse": float(np.sqrt(np.mean(error**2))) for name, error in both.items()}
-    return found | {f"{name}_mae": float(np.abs(error).mean()) for name, error in both.items()}
+    return training_errors(residuals(structures, predictor.predict(structures)))

@@ -22,7 +22,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 
-from psiflow_core.builtin.ase_sampler import RandomDisplacement
+from psiflow_core.builtin.random_displacement import RandomDisplacement
 from psiflow_core.components import (
     LabelTask,
     Monitor,
@@ -34,7 +34,8 @@ from psiflow_core.components import (
     TrainingTask,
     Walker,
 )
-from psiflow_core.errors import StructureError
+from psiflow_core.constraints import fix, fixed_atoms, unconstrained
+from psiflow_core.errors import Interrupted, StructureError
 from psiflow_core.structures import Label, charge_of
 from psiflow_toys.pairs import Array
 from psiflow_toys.potential import ToyModel, ToyPotential, ToyPredictor, errors
@@ -246,6 +247,17 @@ class NeverResumes(SoundPotential):
         return False
 
 
+class ForgetsWhenInterrupted(SoundPotential):
+    """It stops when it has to, and leaves nothing."""
+
+    def train(self, task: TrainingTask) -> TrainingResult:
+        try:
+            return super().train(task)
+        except Interrupted:
+            (task.folder / "steps.json").unlink()
+            raise
+
+
 class Undetermined(SoundPotential):
     """Its weights are drawn anew each time."""
 
@@ -386,6 +398,16 @@ class LosesCharge(SoundSampler):
         bare = segment.walker.structure.copy()
         bare.info = {}
         return replace(segment, walker=replace(segment.walker, structure=bare))
+
+
+class LetsGo(SoundSampler):
+    """It knows of no constraints."""
+
+    def sample(self, walker: Walker, forces: Calculator, task: SamplingTask, monitor: Monitor) -> Segment:
+        fixed, free = np.flatnonzero(fixed_atoms(walker.structure)), unconstrained(walker.structure)
+        segment = super().sample(replace(walker, structure=free), forces, task, monitor)
+        fix(segment.walker.structure, fixed)
+        return segment
 
 
 class WrapsSampler(SoundSampler):

@@ -1,12 +1,20 @@
-"""The contracts, run on components that each break one promise: for `tests/core/test_conformance.py`, which looks at
-what fails. Not collected by its name."""
+"""The contracts, run on components that each break one promise: for `tests/core/testing/test_conformance.py`, which
+looks at what fails. Not collected by its name."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from psiflow_core.testing import PotentialContract, ReferenceContract, SamplerContract, WorkContract
-from psiflow_toys import wrong
+from psiflow_core.testing import (
+    BiasContract,
+    PotentialContract,
+    ReferenceContract,
+    SamplerContract,
+    SelectionContract,
+    VariableContract,
+    WorkContract,
+)
+from psiflow_toys import policies, wrong
 
 CAUGHT: dict[str, tuple[type[Any], type[Any], dict[str, Any], set[str]]] = {}
 """By name: contract, component, attributes of the test class, the checks that catch it."""
@@ -52,6 +60,7 @@ _add(PotentialContract, wrong.IgnoresChargePotential, "test_the_charge_matters_o
 _add(PotentialContract, wrong.IgnoresSteps, "test_a_training_takes_the_steps_that_it_is_asked_for")
 _add(PotentialContract, wrong.MisreportsSteps, "test_a_training_takes_the_steps_that_it_is_asked_for", steps=40)
 _add(PotentialContract, wrong.NeverResumes, "test_an_interrupted_training_is_resumed")
+_add(PotentialContract, wrong.ForgetsWhenInterrupted, "test_a_training_that_has_to_stop_goes_on_from_there")
 _add(PotentialContract, wrong.Undetermined, "test_the_same_seed_gives_the_same_model")
 _add(PotentialContract, wrong.ChangesTrainingSet, "test_training_changes_no_structure")
 for _fault, *_checks in (
@@ -74,12 +83,45 @@ _add(SamplerContract, wrong.NeverStops, "test_the_monitor_stops_the_walker_where
 _add(SamplerContract, wrong.MiscountsSteps, "test_the_monitor_is_asked_in_time_and_at_the_end")
 _add(SamplerContract, wrong.NeverMoves, "test_a_walker_moves")
 _add(SamplerContract, wrong.LosesCharge, "test_what_a_structure_says_of_itself_stays_with_it")
+_add(
+    SamplerContract,
+    wrong.LetsGo,
+    "test_fixed_atoms_stay_where_they_are",
+    "test_a_state_is_not_continued_with_other_atoms_fixed",
+)
 _add(SamplerContract, wrong.WrapsSampler, "test_atoms_are_not_folded_into_the_cell")
 _add(SamplerContract, wrong.TakesAnyState, "test_a_state_of_another_sampler_is_refused")
 _add(SamplerContract, wrong.MovesTheWalker, "test_the_walker_that_is_given_does_not_change")
 _add(SamplerContract, wrong.SharesSampler, "test_walkers_in_threads_do_not_disturb_each_other")
 
 _add(ReferenceContract, _having(wrong.SoundReference, wrong.hangs, "Hangs"), "test_a_label_survives_json", patience=1.0)
+
+PEN = {"variable": {"name": "toy-spread"}, "edge": 1.0, "stiffness": 0.1, "pace": 0.01}
+
+for _component, *_checks in (
+    (policies.WrongGradient, "test_the_gradient_is_that_of_the_value"),
+    (policies.WrongStrain, "test_the_strain_derivative_is_that_of_the_value"),
+    (policies.SeesTheOrigin, "test_translation_changes_nothing", "test_whole_cells_change_nothing"),
+    (policies.ForgetsImages, "test_whole_cells_change_nothing"),
+):
+    _add(VariableContract, _component, *_checks)
+
+for _component, *_checks in (
+    (policies.HalfForces, "test_forces_are_minus_the_gradient_of_the_energy"),
+    (policies.NoStress, "test_stress_is_the_strain_derivative_of_the_energy"),
+    (policies.CountsQuestions, "test_its_memory_is_all_that_it_knows"),
+    (policies.CannotGoBack, "test_what_a_look_changes_can_be_taken_back"),
+):
+    _add(BiasContract, _component, *_checks, options=PEN)
+
+for _component, *_checks in (
+    (policies.ChoosesTwice, "test_each_index_is_there_and_is_chosen_once"),
+    (policies.CountsFromOne, "test_each_index_is_there_and_is_chosen_once"),
+    (policies.DrawsAnew, "test_the_same_question_has_the_same_answer"),
+    (policies.TakesAll, "test_no_more_are_chosen_than_it_is_told"),
+    (policies.ChangesItsMind, "test_a_campaign_gets_the_same_answer_whenever_it_asks"),
+):
+    _add(SelectionContract, _component, *_checks)
 
 GAPS: dict[type[Any], dict[str, str]] = {
     SamplerContract: {
@@ -96,7 +138,8 @@ def _left_out(name: str, contract: type[Any], component: type[Any]) -> dict[str,
     if "That" in name:
         return dict.fromkeys(checks - {*vars(WorkContract)})
     elsewhere = {check for check in checks if "process" in check and check not in vars(WorkContract)}
-    return dict.fromkeys({"test_it_is_found_by_its_name", *(elsewhere if "Sound" not in name else ())})
+    by_name = {"test_it_is_found_by_its_name", *({"test_it_is_plain_data_and_comes_back"} & checks)}
+    return dict.fromkeys({*by_name, *(elsewhere if "Sound" not in name else ())})
 
 
 for _name, (_contract, _component, _attributes, _) in CAUGHT.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from psiflow_core.components import Potential
-from psiflow_core.hookspecs import hookimpl
+from psiflow_core.registry.hookspecs import hookimpl
 
 if os.environ.get("PSIFLOW_TOY_BROKEN") == "plugin":
     raise ImportError("the toy is broken, as the test wants it")

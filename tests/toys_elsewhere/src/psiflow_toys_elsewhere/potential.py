@@ -13,6 +13,7 @@ from pydantic import Field, PositiveFloat
 
 from psiflow_core.components import Potential, Prediction, Predictor, TrainingResult, TrainingTask
 from psiflow_core.errors import TrainingFailed
+from psiflow_core.potentials.residuals import residuals, training_errors
 from psiflow_core.structures import label_of
 
 
@@ -47,7 +48,9 @@ class Distant(Potential):
         task.folder.mkdir(parents=True, exist_ok=True)
         path = task.folder / "model.json"
         path.write_text(json.dumps(model))
-        return TrainingResult(path, task.steps or 1, _errors(self.load(path), task.validation or task.training))
+        judged = task.validation or task.training
+        errors = training_errors(residuals(judged, self.load(path).predict(judged)))
+        return TrainingResult(path, task.steps or 1, errors)
 
     def load(self, model: Path, device: str = "cpu") -> Predictor:
         return DistantPredictor(json.loads(model.read_text()))
@@ -81,14 +84,3 @@ class DistantPredictor(Predictor):
         energy, forces = design(atoms, self.cutoff, self.model["powers"])
         alone = sum(self.model["atomic_energies"].get(symbol, 0.0) for symbol in atoms.symbols)
         return Prediction(float(energy @ weights) + alone, forces @ weights)
-
-
-def _errors(predictor: Predictor, structures: Sequence[Atoms]) -> dict[str, float]:
-    labels = [label_of(atoms) for atoms in structures]
-    said = predictor.predict(structures)
-    force = np.concatenate([(p.forces - label.forces).ravel() for p, label in zip(said, labels, strict=True)])
-    pairs = zip(said, labels, structures, strict=True)
-    energy = np.array([(p.energy - label.energy) / len(atoms) for p, label, atoms in pairs])
-    both = {"force": force, "energy": energy}
-    found = {f"{name}_rmse": float(np.sqrt(np.mean(error**2))) for name, error in both.items()}
-    return found | {f"{name}_mae": float(np.abs(error).mean()) for name, error in both.items()}

@@ -1,0 +1,13 @@
+"""Kubernetes as an executor: workers in pods."""
+
+from __future__ import annotations
+
+from psiflow_core.components import Executor
+from psiflow_core.registry.hookspecs import hookimpl
+
+
+@hookimpl
+def psiflow_executors() -> list[type[Executor]]:
+    from psiflow_kubernetes.executor import Kubernetes
+
+    return [Kubernetes]

@@ -1,0 +1,13 @@
+"""PBS Professional and OpenPBS as an executor: workers in jobs of a batch system."""
+
+from __future__ import annotations
+
+from psiflow_core.components import Executor
+from psiflow_core.registry.hookspecs import hookimpl
+
+
+@hookimpl
+def psiflow_executors() -> list[type[Executor]]:
+    from psiflow_pbspro.executor import PBSPro
+
+    return [PBSPro]

@@ -1,0 +1,1 @@
+"""The verbs of a `Context`: single tasks, for user-written learning loops."""

@@ -1,0 +1,1 @@
+"""Labels: their format and store, data of others, import and export."""

@@ -1,0 +1,1 @@
+"""The driver of a campaign: its journal, its folder, its session."""

@@ -1,0 +1,1 @@
+"""The pure part of a campaign: state, events, plan and termination."""

@@ -1,0 +1,1 @@
+"""How a campaign is to go: settings, budgets, walkers, selection, training."""

@@ -1,0 +1,1 @@
+"""Discovery of plugins and look-up of components by name."""

@@ -1,0 +1,1 @@
+"""Walkers moved together: the monitor, batched predictions, biases and collective variables."""

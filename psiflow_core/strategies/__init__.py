@@ -1,0 +1,1 @@
+"""Selection strategies: which structures are worth a label, and in which order."""
