@@ -55,8 +55,8 @@ SPARED = (INTERRUPTED, UNFINISHED)
 OF_HOST = ("lost worker", "hung", "disk")
 """Reasons of failures that may be the fault of a host, and would not repeat on another."""
 
-OF_HOST_TYPES = ("EngineMissing",)
-"""Their types, likewise: a host may lack a file system with software."""
+OF_HOST_TYPES = ("EngineMissing", "PluginNotFound", "PluginBroken")
+"""Their types, likewise: a host may lack a file system with software, or a library that a plugin loads."""
 
 ALIKE = "MembersAlike"
 """The failure of a plugin whose trainings all give the same model."""

@@ -224,6 +224,13 @@ class Workers:
             for key in self._pools.started:
                 self._shut_out(key)
 
+    def readmit(self, hosts: Collection[str]) -> None:
+        """Send tasks to these hosts again. Running pools do not: they are ended, unless they have tasks."""
+        with self.lock:
+            if self._excluded.intersection(hosts):
+                self._excluded -= set(hosts)
+                self.end_idle()
+
     def end_idle(self) -> None:
         """End all started processes, unless tasks are running; the next task starts new ones."""
         with self.lock:

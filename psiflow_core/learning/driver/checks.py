@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from psiflow_core.components import Spec
 from psiflow_core.environments.description import MUST_AGREE
 from psiflow_core.environments.environment import choose
-from psiflow_core.errors import CampaignError
-from psiflow_core.execution.failures import ATTEMPTS, MACHINE
-from psiflow_core.execution.hosts import host_of
+from psiflow_core.errors import CampaignError, PoolFailed, PsiflowError
+from psiflow_core.execution.failures import ATTEMPTS, MACHINE, Failure
+from psiflow_core.execution.hosts import host_of, of_host
 from psiflow_core.execution.tasks.check import CheckRequest
 from psiflow_core.execution.tasks.request import Outcome, Work
 from psiflow_core.execution.workers import Workers
@@ -19,36 +19,95 @@ from psiflow_core.learning.driver.orders import Orders
 from psiflow_core.learning.driver.request import Campaign
 from psiflow_core.learning.machine.sessions import Home
 from psiflow_core.structures import isolated_atom
+from psiflow_core.texts import one_line
+
+SAID = 300
+"""Characters of an objection that are shown while another host is waited for."""
 
 
 def check(campaign: Campaign, orders: Orders, workers: Workers, show: Callable[[str], None]) -> None:
     """Ask a worker of each kind whether its component works there with these structures.
 
-    All pools are asked at once. A queue of a batch system may take a day: that is waited for.
+    All pools are asked at once. A queue of a batch system may take a day: that is waited for. If a host may be bad
+    itself, it is excluded, and another one is asked.
 
     Args:
-        show: is told which workers are waited for.
+        show: is told which workers are waited for, and why.
 
     Raises:
-        PsiflowError: the component's objection.
+        PsiflowError: the component's objection; if the host may be to blame, that of two hosts, or of the only one.
         PoolFailed: workers do not start.
     """
     requests = {str(number): request for number, request in enumerate(_requests(campaign, orders))}
     workers.start([(work, needs) for work, needs in needed(campaign)])
-    desk, attempts = workers.desk(), Counter[str]()
+    desk, objections = workers.desk(), Objections()
     try:
         for key, request in requests.items():
             desk.submit(key, request)
         while not desk.empty:
-            for outcome in desk.completed():
-                if not _is_lost(outcome, attempts):
-                    _refuse(outcome)
-                else:
-                    desk.submit(outcome.key, requests[outcome.key], first=True)
+            for key, ended in desk.ended():
+                if objections.again(key, ended):
+                    workers.exclude(objections.hosts)
+                    desk.submit(key, requests[key], first=True)
             if waiting := workers.waiting():
-                show(waiting)
+                show("; ".join([waiting, *objections.told]))
+    except PsiflowError:
+        workers.readmit(objections.hosts)
+        raise
     finally:
         desk.abandon()
+
+
+class Objections:
+    """The objections of components: which of them may be the fault of a host, and which are final."""
+
+    def __init__(self) -> None:
+        self._lost = Counter[str]()
+        """By check: how often its worker was lost."""
+        self._doubtful: dict[str, tuple[Failure, str]] = {}
+        """By check: the objection on a host that may be bad, and the host."""
+
+    @property
+    def hosts(self) -> set[str]:
+        """Hosts that may be bad."""
+        return {host for _, host in self._doubtful.values()}
+
+    @property
+    def told(self) -> Iterator[str]:
+        """The doubtful objections, for people."""
+        for failed, host in self._doubtful.values():
+            yield f"on host {host}: {one_line(failed.told, SAID)}; another host is asked"
+
+    def again(self, key: str, ended: Outcome | PoolFailed) -> bool:
+        """Whether a check has to be repeated, on another host than `hosts`.
+
+        Raises:
+            PsiflowError: the objection is final.
+        """
+        if isinstance(ended, PoolFailed):
+            if key in self._doubtful:
+                raise _error(*self._doubtful[key], f"; no other host can be asked: {ended}") from ended
+            raise ended
+        failed, host = ended.failure, host_of(ended.worker)
+        if failed is None:
+            self._doubtful.pop(key, None)
+            return False
+        self._lost[key] += failed.reason in MACHINE
+        if ended.is_cut or (failed.reason in MACHINE and self._lost[key] < ATTEMPTS):
+            return True
+        if host in ("", socket.gethostname()):
+            raise failed.error(CampaignError)
+        if key in self._doubtful or not of_host(failed.type, failed.reason):
+            before = self._doubtful.get(key)
+            raise _error(failed, host, f", and on {before[1]} before" if before is not None else "")
+        self._doubtful[key] = failed, host
+        return True
+
+
+def _error(failed: Failure, host: str, more: str = "") -> PsiflowError:
+    """An objection that was seen on another host than the driver's, which may be to blame."""
+    message = f"{failed.message} (seen on host {host}{more})"
+    return failed.model_copy(update={"message": message}).error(CampaignError)
 
 
 def _requests(campaign: Campaign, orders: Orders) -> Iterator[CheckRequest]:
@@ -63,22 +122,6 @@ def _requests(campaign: Campaign, orders: Orders) -> Iterator[CheckRequest]:
                 structures=(*given, *atoms) if work == "label" else given,
                 departure=departure,
             )
-
-
-def _is_lost(outcome: Outcome, attempts: Counter[str]) -> bool:
-    """Whether a worker was lost over a check, and another one is asked."""
-    reason = outcome.failure.reason if outcome.failure is not None else ""
-    attempts[outcome.key] += reason in MACHINE
-    return outcome.is_cut or (reason in MACHINE and attempts[outcome.key] < ATTEMPTS)
-
-
-def _refuse(outcome: Outcome) -> None:
-    """Raise the component's objection; on another host, the host may be to blame."""
-    failed, host = outcome.failure, host_of(outcome.worker)
-    if failed is None:
-        return
-    where = "" if host in ("", socket.gethostname()) else f" (seen on host {host})"
-    raise failed.model_copy(update={"message": f"{failed.message}{where}"}).error(CampaignError)
 
 
 def homes(campaign: Campaign) -> tuple[Home, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,8 @@ from ase import Atoms
 from ase.build import bulk, molecule
 
 import psiflow_core as psiflow
-from psiflow_core.errors import CampaignError, EngineMissing, OptionError, PluginNotFound, PsiflowError, StructureError
+from psiflow_core.errors import CampaignError, OptionError, PluginNotFound, PsiflowError, StructureError
 from psiflow_core.execution.context import Context
-from psiflow_core.execution.failures import failure
-from psiflow_core.execution.tasks.request import Outcome
-from psiflow_core.learning.driver.checks import _refuse
 from psiflow_core.learning.driver.folder import Store
 
 
@@ -231,12 +227,3 @@ def test_what_was_refused_can_be_mended_in_the_same_folder(threads: Context, tmp
 def test_what_is_no_component_is_refused_with_what_to_write() -> None:
     with pytest.raises(OptionError, match=r"sampler: write psiflow\.sampler\(…\) or a name, not 3"):
         psiflow.OnlineLearning(potential="toy", sampler=3, reference="toy", budget=psiflow.Budget(labels=1))
-
-
-@pytest.mark.parametrize(("worker", "seen"), [("n7:12", True), (f"{socket.gethostname()}:12", False), ("", False)])
-def test_a_check_that_fails_on_another_host_names_it(worker: str, seen: bool) -> None:
-    failed = failure(EngineMissing("it is not installed"))
-    with pytest.raises(EngineMissing) as error:
-        _refuse(Outcome("0", None, failed, 0.0, worker))
-    assert ("n7" in str(error.value)) == seen
-    assert "it is not installed" in str(error.value)

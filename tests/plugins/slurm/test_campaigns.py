@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from psiflow_toys.campaigns import learning, run
 from psiflow_toys.cluster import Cluster
 from psiflow_toys.waiting import wait_until
@@ -39,3 +40,15 @@ def test_labels_are_computed_in_one_partition_and_models_trained_in_another(clus
     slept = [float(file.read_text()) for file in folder.rglob("slept") if file.read_text()]
     assert all(seconds < 21.0 for seconds in slept), "and costs no training"
     wait_until(lambda: not cluster.jobs())
+
+
+def test_a_campaign_that_is_checked_on_a_bad_node_first_goes_on_elsewhere(cluster: Cluster, tmp_path: Path) -> None:
+    with psiflow.Context("local", label=pool(partition="mixed")) as context:
+        result = run(tmp_path / "c", context, learning(labels=6))
+    assert len(result.dataset) == 6
+
+
+def test_a_component_that_no_node_has_is_told_with_the_node(cluster: Cluster, tmp_path: Path) -> None:
+    context = psiflow.Context("local", label=pool(partition="broken"))
+    with context, pytest.raises(psiflow.PsiflowError, match=r"toy.*on host n3.*no other host can be asked"):
+        run(tmp_path / "c", context, learning(labels=6))
