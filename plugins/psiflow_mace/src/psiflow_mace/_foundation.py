@@ -16,10 +16,12 @@ from ase.data import atomic_numbers, chemical_symbols
 from psiflow_core.components import TrainingTask
 from psiflow_core.errors import OptionError
 from psiflow_core.structures import Plain, label_of, species
-from psiflow_mace._engine import DTYPES, precision, quiet, torch
-from psiflow_mace._model import FOUNDATION_SHAPE, Model, build
-from psiflow_mace._predictor import MacePredictor
+from psiflow_mace._engine import quiet
+from psiflow_mace._network import MaceNetwork
 from psiflow_mace.options import MaceOptions
+from psiflow_torch.engine import DTYPES, precision, torch
+from psiflow_torch.model import Model
+from psiflow_torch.predictor import TorchPredictor
 
 NOISE = 0.02
 """Relative random change of each weight, by the seed, so that members of a committee start differently. A few steps
@@ -65,8 +67,7 @@ def _without_energies(options: MaceOptions, symbols: Sequence[str], seed: int) -
     foundation = _read(options).to(DTYPES[dtype])
     numbers = _select(foundation, symbols, options)
     plan = _architecture(foundation, numbers)
-    with torch.random.fork_rng(devices=[]):
-        network = build(plan, dtype)
+    network = MaceNetwork().build(plan, dtype)
     with precision(dtype):
         load_foundations_elements(
             network,
@@ -78,9 +79,8 @@ def _without_energies(options: MaceOptions, symbols: Sequence[str], seed: int) -
         )
     _move(network, seed)
     weights = {name: tensor.detach() for name, tensor in network.state_dict().items()}
-    chosen = options.options()
-    shape = {name: chosen[name] for name in FOUNDATION_SHAPE}
-    return Model(plan, dict.fromkeys(symbols, 0.0), dtype, shape, weights)
+    energies = {chemical_symbols[number]: 0.0 for number in numbers}
+    return Model(options.name, plan, energies, float(plan["r_max"]), dtype, options.shape, weights)
 
 
 def _atomic_energies(bare: Model, task: TrainingTask, options: MaceOptions) -> dict[str, float]:
@@ -94,9 +94,9 @@ def _atomic_energies(bare: Model, task: TrainingTask, options: MaceOptions) -> d
     Raises:
         OptionError: the fitted energies are further than `FAR` from the labels.
     """
-    symbols = list(task.atomic_energies)
+    symbols = bare.symbols
     structures = [*(Atoms(symbol) for symbol in symbols), *task.training]
-    predictions = MacePredictor(bare, task.resources.device).predict(structures)
+    predictions = TorchPredictor(MaceNetwork(), bare, task.resources.device).predict(structures)
     predicted = np.array([prediction.energy for prediction in predictions])
     exact = np.array([task.atomic_energies[symbol] for symbol in symbols]) - predicted[: len(symbols)]
     counts = np.array([_counts(structure, symbols) for structure in task.training])

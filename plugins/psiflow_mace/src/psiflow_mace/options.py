@@ -5,18 +5,29 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
-from psiflow_core.components import Potential
+from psiflow_core.structures import Plain
+from psiflow_torch.options import TorchOptions
 
 
-class MaceOptions(Potential):
-    """The network, its training and its precision."""
+class MaceOptions(TorchOptions):
+    """The network, and its start from a foundation model."""
 
-    r_max: PositiveFloat = 5.0
-    """Atoms closer than this exchange messages. [Å]"""
+    network_options: ClassVar[tuple[str, ...]] = (
+        "r_max",
+        "num_channels",
+        "max_L",
+        "num_interactions",
+        "correlation",
+        "max_ell",
+        "num_radial_basis",
+        "num_cutoff_basis",
+        "readout_channels",
+    )
+
     num_channels: PositiveInt = 16
     """Features of each atom for each angular momentum. [count]"""
     max_L: int = Field(default=0, ge=0, le=3)  # noqa: N815 (MACE's own name)
@@ -34,40 +45,8 @@ class MaceOptions(Potential):
     readout_channels: PositiveInt = 16
     """Hidden neurons of the last readout (`MLP_irreps` of MACE is this many `0e`). [count]"""
 
-    steps: PositiveInt = 1000
-    """Largest number of gradient steps. [count]"""
-    batch_size: PositiveInt | None = None
-    """Structures in a gradient step; null takes as many as hold about 64 atoms, at most 8. A step on several small
-    molecules costs hardly more than a step on one, and improves the model more. [count]"""
-    learning_rate: PositiveFloat = 0.03
-    """Adam's learning rate at the first step of a training from scratch. [dimensionless]"""
-    warm_learning_rate: PositiveFloat | None = None
-    """Adam's learning rate in a training from a parent or a foundation model. It is reached over 50 steps, since a
-    high rate at once would spoil the initial weights. Null takes `learning_rate`. [dimensionless]"""
-    learning_rate_decay: float = Field(default=0.01, gt=0, le=1)
-    """Ratio of the learning rates at the last and the first step; the rate falls exponentially. [fraction]"""
     weight_decay: NonNegativeFloat = 5e-7
     """L2 penalty on the weights of messages and products. [dimensionless]"""
-    amsgrad: bool = True
-    """Use the AMSGrad variant of Adam. [yes or no]"""
-    ema_decay: float = Field(default=0.99, gt=0, lt=1)
-    """Decay of the exponential average of the weights, which is the final model. [fraction per step]"""
-    gradient_clip: PositiveFloat | None = 10.0
-    """Largest norm of the gradient; a longer one is scaled down to it. Null sets no limit. [norm]"""
-    energy_weight: NonNegativeFloat = 10.0
-    """Weight of the squared error of the energy per atom in the loss. [atom²/eV²]"""
-    forces_weight: NonNegativeFloat = 100.0
-    """Weight of the mean squared error of the force components in the loss. [Å²/eV²]"""
-    stress_weight: NonNegativeFloat = 1000.0
-    """Weight of the mean squared error of the stress components in the loss. [Å⁶/eV²]"""
-    evaluate_every: PositiveInt = 50
-    """Steps between two evaluations on the validation set. Each writes a checkpoint. The weights with the smallest
-    geometric mean of the structures' losses are kept. [count]"""
-    patience: PositiveInt | None = None
-    """Stop after this many evaluations without a better validation loss; null never stops. [count]"""
-
-    dtype: Literal["float32", "float64"] = "float32"
-    """Precision of the network; energies are always summed in float64. [name]"""
     foundation_model: str | None = None
     """File of a MACE model (`.model`) whose architecture and weights a training starts from. The seed changes
     the weights slightly, so that a committee has a spread. MACE's files are pickles, which can run any code when
@@ -75,6 +54,13 @@ class MaceOptions(Potential):
     foundation_digest: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     """SHA-256 of `foundation_model`; null takes that of the present file. A training does not open a file whose
     digest has changed. [hexadecimal]"""
+
+    @property
+    def shape(self) -> Plain:
+        """The options that a parent and its child share; a foundation model decides the architecture instead."""
+        if self.foundation_model is None:
+            return super().shape
+        return {"foundation_digest": self.foundation_digest, "dtype": self.dtype}
 
     @model_validator(mode="before")
     @classmethod
@@ -91,8 +77,6 @@ class MaceOptions(Potential):
     def _consistent(self) -> MaceOptions:
         if self.max_L > self.max_ell:
             raise ValueError(f"max_L={self.max_L} needs max_ell of at least {self.max_L}; raise max_ell or lower max_L")
-        if not (self.energy_weight or self.forces_weight):
-            raise ValueError("energy_weight and forces_weight are both zero; give at least one of them a value")
         if self.foundation_digest is not None and self.foundation_model is None:
             raise ValueError("foundation_digest without foundation_model: name the file too")
         return self

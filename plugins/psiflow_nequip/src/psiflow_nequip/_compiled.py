@@ -19,9 +19,11 @@ from ase import Atoms
 
 from psiflow_core.errors import EngineMissing
 from psiflow_core.structures import Plain, sha256
-from psiflow_nequip._engine import quiet, torch
-from psiflow_nequip._graphs import GraphBuilder, Tensors, collate
-from psiflow_nequip._model import Model
+from psiflow_nequip._engine import quiet
+from psiflow_nequip._network import inputs
+from psiflow_torch.engine import Tensors, torch
+from psiflow_torch.graphs import GraphBuilder, collate
+from psiflow_torch.model import Model
 
 INPUTS = ("pos", "edge_index", "atom_types", "cell", "edge_cell_shift", "batch", "num_atoms")
 OUTPUTS = ("total_energy", "forces", "stress")
@@ -31,7 +33,7 @@ NUMBERS = ("avg_num_neighbors", "per_type_energy_scales", "per_type_energy_shift
 
 
 class CompiledNetwork:
-    """A compiled network: it takes the tensors of `collate`, and returns energies, forces and stresses."""
+    """A compiled network: it takes the tensors of `inputs`, and returns energies, forces and stresses."""
 
     def __init__(self, model: Model, network: Any, device: torch.device) -> None:
         self._eager = network
@@ -73,10 +75,10 @@ def code(model: Model, network: Any, device: torch.device) -> Path:
 def _identity(model: Model, device: torch.device) -> Plain:
     """Everything that the code depends on; the number of threads is fixed when it is compiled."""
     return {
-        "architecture": {name: value for name, value in model.architecture.items() if name not in NUMBERS},
+        "plan": {name: value for name, value in model.plan.items() if name not in NUMBERS},
         "potential": model.potential,
         "dtype": model.dtype,
-        "versions": {name: version(name) for name in ("torch", "e3nn", "nequip", "nequip-allegro", "psiflow-nequip")},
+        "versions": {name: version(name) for name in ("torch", "e3nn", "nequip", "nequip-allegro", "psiflow-nequip", "psiflow-torch")},
         "threads": torch.get_num_threads(),
         "machine": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu(),
     }
@@ -109,7 +111,8 @@ def _make(model: Model, network: Any, device: torch.device, target: Path) -> Non
     weights = list(tensors.values())
     flat = ListInputOutputStateDictWrapper(network.model, INPUTS, OUTPUTS, list(tensors))
     builder = GraphBuilder(model.cutoff, model.symbols)
-    example = collate([builder.graph(cluster(model.symbols, model.cutoff, count)) for count in (8, 12)], device)
+    clusters = [builder.graph(cluster(model.symbols, model.cutoff, count)) for count in (8, 12)]
+    example = inputs(collate(clusters, device))
     sizes = {name: torch.export.Dim(f"num_{name}s", min=2) for name in ("graph", "node", "edge")}
     shapes = (*get_dynamic_shapes(INPUTS, sizes), *({} for _ in weights))
     with quiet():

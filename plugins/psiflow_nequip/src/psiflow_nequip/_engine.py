@@ -1,4 +1,4 @@
-"""Quiet imports of torch, NequIP and Allegro, and temporary settings of torch."""
+"""Quiet imports of NequIP and Allegro, and the settings of the process that they need."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from psiflow_core.errors import EngineMissing, OptionError
+from psiflow_core.errors import EngineMissing
+from psiflow_torch.engine import torch
 
 
 @contextmanager
@@ -28,7 +29,6 @@ def quiet() -> Iterator[None]:
 
 try:
     with quiet():
-        import torch
         from allegro.model import AllegroModel
         from nequip.model import NequIPGNNModel
         from nequip.utils import global_state
@@ -36,7 +36,7 @@ except ImportError as error:
     hint = "install them: pip install psiflow-nequip (not PyPI's package `allegro`, which is something else)"
     raise EngineMissing(f"potentials 'nequip' and 'allegro' need NequIP and Allegro ({error}); {hint}") from error
 
-__all__ = ["BUILDERS", "on", "prepared", "quiet", "threads", "torch"]
+__all__ = ["BUILDERS", "prepared", "quiet"]
 
 BUILDERS = {"nequip": NequIPGNNModel, "allegro": AllegroModel}
 """By the name of the potential."""
@@ -67,25 +67,3 @@ def prepared() -> Iterator[None]:
         torch.set_rng_state(generator)
         for name in set(os.environ) - variables:
             del os.environ[name]
-
-
-@contextmanager
-def threads(cores: int) -> Iterator[None]:
-    """Set the number of torch's threads within an operation, temporarily."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(cores)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def on(device: str) -> torch.device:
-    """The device of this name.
-
-    Raises:
-        OptionError: torch finds no GPU here.
-    """
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise OptionError(f"device '{device}' was requested, but torch finds no GPU here; use device 'cpu'")
-    return torch.device(device)

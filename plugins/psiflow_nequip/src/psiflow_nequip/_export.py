@@ -16,8 +16,9 @@ from psiflow_core.errors import OptionError
 from psiflow_core.files import copy_atomically
 from psiflow_core.structures import Plain
 from psiflow_nequip._compiled import cluster
-from psiflow_nequip._engine import prepared, quiet, torch
-from psiflow_nequip._model import Model
+from psiflow_nequip._engine import prepared, quiet
+from psiflow_torch.engine import torch
+from psiflow_torch.model import Model
 
 BUILDERS = {"nequip": "nequip.model.NequIPGNNModel", "allegro": "allegro.model.AllegroModel"}
 TARGETS = {"nequip": "pair_nequip", "allegro": "pair_allegro"}
@@ -75,7 +76,7 @@ def _write_checkpoint(model: Model, target: Path) -> None:
             "_target_": BUILDERS[model.potential],
             "seed": 0,
             "model_dtype": model.dtype,
-            **model.architecture,
+            **model.plan,
         },
     }
     described = {

@@ -1,35 +1,35 @@
-"""The potentials `nequip` and `allegro`: their checks, training, loading and export."""
+"""The potentials `nequip` and `allegro`: their networks, loading and export."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from ase import Atoms
-
-from psiflow_core.checks import refuse_other_charges
-from psiflow_core.components import Predictor, TrainingResult, TrainingTask
+from psiflow_core.components import Predictor
 from psiflow_nequip.options import AllegroOptions, EquivariantOptions, NequipOptions
+from psiflow_torch.potential import TorchPotential
+
+if TYPE_CHECKING:
+    from psiflow_torch.architecture import Architecture
 
 
-class Equivariant(EquivariantOptions):
+class Equivariant(EquivariantOptions, TorchPotential):
     """The common methods of NequIP and Allegro."""
 
     native_suffix: ClassVar[str] = ".nequip.zip"
 
-    def check(self, structures: Sequence[Atoms]) -> None:
-        refuse_other_charges(structures, self.name)
+    def architecture(self) -> Architecture:
+        from psiflow_nequip._network import EquivariantNetwork
 
-    def train(self, task: TrainingTask) -> TrainingResult:
-        from psiflow_nequip import _training
-
-        return _training.train(self, task)
+        return EquivariantNetwork(self.name)
 
     def load(self, model: Path, device: str = "cpu") -> Predictor:
-        from psiflow_nequip import _predictor
+        if not self.compile:
+            return super().load(model, device)
+        from psiflow_nequip._predictor import CompiledPredictor
+        from psiflow_torch.model import Model
 
-        return _predictor.NequipPredictor.of_file(model, self.name, device, self.compile)
+        return CompiledPredictor(self.architecture(), Model.open(model, self.name), device)
 
     def export(self, model: Path, target: Path) -> None:
         """Write the format that the target's name asks for, by the library's own commands.

@@ -1,4 +1,4 @@
-"""Structures as the graphs that NequIP reads: atoms, and edges between neighbours."""
+"""Structures as graphs of atoms, with edges between neighbours, and several graphs as one batch."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 
 from psiflow_core.errors import StructureError
 from psiflow_core.structures import Array
-from psiflow_nequip._engine import torch
+from psiflow_torch.engine import torch
 
 Integers = NDArray[np.int64]
-Tensors = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -27,9 +26,9 @@ class Graph:
     positions: Array
     """Shape (atoms, 3). [Å]"""
     species: Integers
-    """Index of each atom in the network's list of species, shape (atoms,)."""
+    """Index of each atom in the model's list of species, shape (atoms,)."""
     edges: Integers
-    """Centre and neighbour of each edge, shape (2, edges)."""
+    """Centre and neighbour of each edge, shape (2, edges); every pair is there in both directions."""
     unit_shifts: Array
     """Cell vectors between the centre and the neighbour's image, shape (edges, 3)."""
     cell: Array
@@ -42,7 +41,7 @@ class Graph:
 
 
 class GraphBuilder:
-    """Makes graphs for one network: its cutoff [Å] and its chemical symbols. Threads may share it."""
+    """Makes graphs for one model: its cutoff [Å] and its chemical symbols. Threads may share it."""
 
     def __init__(self, cutoff: float, symbols: Sequence[str]) -> None:
         self._cutoff = cutoff
@@ -54,7 +53,7 @@ class GraphBuilder:
         """The graph of a structure.
 
         Raises:
-            StructureError: the structure has a species that the network does not know.
+            StructureError: the structure has a species that the model does not know.
         """
         species = self._place[atoms.numbers]
         if (species < 0).any():
@@ -88,21 +87,53 @@ class GraphBuilder:
         return f"the model knows {', '.join(known)} and not {', '.join(unknown)}: train a model on data with them"
 
 
-def collate(graphs: Sequence[Graph], device: torch.device) -> Tensors:
-    """Several structures as one graph of unconnected parts, in the form that NequIP's `forward` takes."""
+@dataclass(frozen=True)
+class Batch:
+    """Several structures as one graph of unconnected parts, on a device. Real numbers are in float64."""
+
+    positions: torch.Tensor
+    """Shape (atoms, 3). [Å]"""
+    species: torch.Tensor
+    """Shape (atoms,)."""
+    edges: torch.Tensor
+    """Centre and neighbour of each edge, shape (2, edges)."""
+    unit_shifts: torch.Tensor
+    """Cell vectors between the centre and the neighbour's image, shape (edges, 3)."""
+    shifts: torch.Tensor
+    """The same in Cartesian coordinates, shape (edges, 3). [Å]"""
+    cells: torch.Tensor
+    """Shape (structures, 3, 3). [Å]"""
+    structure: torch.Tensor
+    """The structure of each atom, shape (atoms,)."""
+    sizes: torch.Tensor
+    """Atoms in each structure, shape (structures,)."""
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+
+def collate(graphs: Sequence[Graph], device: torch.device) -> Batch:
+    """Graphs as one batch."""
     sizes = np.array([len(graph) for graph in graphs])
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     edges = [graph.edges + start for graph, start in zip(graphs, starts, strict=True)]
-    arrays = {
-        "pos": np.concatenate([graph.positions for graph in graphs]),
-        "atom_types": np.concatenate([graph.species for graph in graphs]),
-        "edge_index": np.concatenate(edges, axis=1),
-        "edge_cell_shift": np.concatenate([graph.unit_shifts for graph in graphs]),
-        "cell": np.stack([graph.cell for graph in graphs]),
-        "batch": np.repeat(np.arange(len(graphs)), sizes),
-        "num_atoms": sizes,
-    }
-    return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+    unit_shifts = np.concatenate([graph.unit_shifts for graph in graphs])
+    cells = np.stack([graph.cell for graph in graphs])
+    of_edges = np.repeat(cells, [graph.edges.shape[1] for graph in graphs], axis=0)
+
+    def there(array: Array | Integers) -> torch.Tensor:
+        return torch.from_numpy(array).to(device)
+
+    return Batch(
+        positions=there(np.concatenate([graph.positions for graph in graphs])),
+        species=there(np.concatenate([graph.species for graph in graphs])),
+        edges=there(np.concatenate(edges, axis=1)),
+        unit_shifts=there(unit_shifts),
+        shifts=there(np.einsum("es,esc->ec", unit_shifts, of_edges)),
+        cells=there(cells),
+        structure=there(np.repeat(np.arange(len(graphs)), sizes)),
+        sizes=there(sizes),
+    )
 
 
 def minibatches(graphs: Sequence[Graph], max_edges: int) -> Iterator[Sequence[Graph]]:

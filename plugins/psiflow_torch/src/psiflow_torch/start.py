@@ -1,4 +1,4 @@
-"""The start of a training: a new network, or a parent."""
+"""The start of a training: a new network, a parent, or trained weights of another origin."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ from ase.data import atomic_numbers
 
 from psiflow_core.components import TrainingTask
 from psiflow_core.errors import TrainingFailed
-from psiflow_core.structures import Plain, canonical, label_of, sha256, species, to_plain
-from psiflow_nequip._engine import torch
-from psiflow_nequip._graphs import GraphBuilder
-from psiflow_nequip._model import Model, architecture, build
-from psiflow_nequip.options import EquivariantOptions
+from psiflow_core.structures import canonical, label_of, sha256, species, to_plain
+from psiflow_torch.architecture import Architecture, Statistics
+from psiflow_torch.engine import torch
+from psiflow_torch.graphs import GraphBuilder
+from psiflow_torch.model import Model
+from psiflow_torch.potential import TorchPotential
+
+ROUND_OFF = 1e-6
+"""An RMS force component below this is round-off, and sets no scale. [eV/Å]"""
 
 
-def model(options: EquivariantOptions, task: TrainingTask) -> Model:
-    """The model before the first gradient step.
+def start(options: TorchPotential, architecture: Architecture, task: TrainingTask) -> tuple[Model, bool]:
+    """The model before the first gradient step, and whether its weights are trained.
 
     Raises:
         TrainingFailed: there is no training data, a species is not covered, or the parent does not fit.
@@ -25,12 +29,13 @@ def model(options: EquivariantOptions, task: TrainingTask) -> Model:
     if not task.training:
         raise TrainingFailed("there is no structure to train on; label some first")
     if task.parent is not None:
-        return _from_parent(options, task)
+        return _parent(options, task), True
     _require(task, list(task.atomic_energies), "atomic_energies has", "add the energy of the isolated atom")
-    return _from_scratch(options, task)
+    trained = options.trained(task)
+    return (_new(options, architecture, task), False) if trained is None else (trained, True)
 
 
-def fingerprint(options: EquivariantOptions, task: TrainingTask) -> str:
+def fingerprint(options: TorchPotential, task: TrainingTask) -> str:
     """A hash over everything that must be equal for a checkpoint to be continued."""
     hasher = hashlib.sha256(canonical({"potential": options.name, "options": options.options()}))
     hasher.update(canonical({"seed": task.seed, "steps": task.steps, "torch": torch.__version__}))
@@ -42,16 +47,9 @@ def fingerprint(options: EquivariantOptions, task: TrainingTask) -> str:
     return hasher.hexdigest()
 
 
-def shape_of(options: EquivariantOptions) -> Plain:
-    """The options that parent and child must share."""
-    chosen = options.options()
-    return {name: chosen[name] for name in options.shape}
-
-
-def _from_parent(options: EquivariantOptions, task: TrainingTask) -> Model:
+def _parent(options: TorchPotential, task: TrainingTask) -> Model:
     assert task.parent is not None
-    parent = Model.open(task.parent, options.name)
-    wanted = shape_of(options)
+    parent, wanted = Model.open(task.parent, options.name), options.shape
     differing = [
         f"{name}={parent.shape.get(name)!r} there, {wanted.get(name)!r} here"
         for name in sorted(wanted.keys() | parent.shape.keys())
@@ -66,22 +64,21 @@ def _from_parent(options: EquivariantOptions, task: TrainingTask) -> Model:
     return parent
 
 
-def _from_scratch(options: EquivariantOptions, task: TrainingTask) -> Model:
+def _new(options: TorchPotential, architecture: Architecture, task: TrainingTask) -> Model:
     symbols = sorted(task.atomic_energies, key=lambda symbol: atomic_numbers[symbol])
     energies = {symbol: float(task.atomic_energies[symbol]) for symbol in symbols}
-    scale, neighbours = _statistics(task, options.r_max, symbols)
-    plan = architecture(options, energies, neighbours, scale)
-    network = build(options.name, plan, options.dtype, task.seed)
-    return Model(options.name, plan, options.dtype, shape_of(options), network.state_dict())
+    plan = architecture.plan(options, energies, _statistics(task, options.r_max, symbols))
+    weights = architecture.build(plan, options.dtype, task.seed).state_dict()
+    return Model(options.name, plan, energies, options.r_max, options.dtype, options.shape, weights)
 
 
-def _statistics(task: TrainingTask, cutoff: float, symbols: list[str]) -> tuple[float, float]:
-    """RMS force component [eV/Å] and mean number of neighbours, computed as in `nequip-train`."""
+def _statistics(task: TrainingTask, cutoff: float, symbols: list[str]) -> Statistics:
     builder = GraphBuilder(cutoff, symbols)
+    graphs = [builder.graph(atoms) for atoms in task.training]
     forces = np.concatenate([label_of(atoms).forces for atoms in task.training])
-    edges = sum(builder.graph(atoms).edges.shape[1] for atoms in task.training)
-    scale = float(np.sqrt(np.mean(forces**2)))
-    return scale if scale > 0 else 1.0, edges / len(forces) if edges else 1.0
+    force = float(np.sqrt(np.mean(forces**2)))
+    neighbours = np.concatenate([np.bincount(graph.edges[1], minlength=len(graph)) for graph in graphs])
+    return Statistics(force if force > ROUND_OFF else 1.0, neighbours)
 
 
 def _require(task: TrainingTask, known: list[str], who: str, remedy: str) -> None:

@@ -1,0 +1,69 @@
+"""A loaded model: energies, forces and stresses of many structures at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from psiflow_core.components import Prediction, Predictor
+from psiflow_core.structures import Array
+from psiflow_torch.architecture import Architecture, Output
+from psiflow_torch.engine import on, torch
+from psiflow_torch.graphs import Batch, Graph, GraphBuilder, collate, minibatches
+from psiflow_torch.model import Model
+
+
+class TorchPredictor(Predictor):
+    """A model on a device. Any mix of structures is predicted in as few batches as memory allows."""
+
+    def __init__(self, architecture: Architecture, model: Model, device: str) -> None:
+        self._made_of: tuple[Any, ...] = (architecture, model, device)
+        self._architecture = architecture
+        self._device = on(device)
+        self._network = architecture.network(model).to(self._device).eval().requires_grad_(False)
+        self._offsets = architecture.offsets(model)
+        self._builder = GraphBuilder(model.cutoff, model.symbols)
+        self._max_edges = architecture.edge_values // architecture.edge_width(model)
+        self.cutoff = model.cutoff
+
+    def predict(self, structures: Sequence[Atoms]) -> list[Prediction]:
+        return [prediction for batch in self._batches(structures) for prediction in self._predict(batch)]
+
+    def features(self, structures: Sequence[Atoms]) -> list[Array]:
+        """The architecture's features of each structure's atoms; each shape (atoms, features)."""
+        return [features for batch in self._batches(structures) for features in self._features(batch)]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._made_of
+
+    def _batches(self, structures: Sequence[Atoms]) -> list[Sequence[Graph]]:
+        if not structures:
+            return []
+        graphs = [self._builder.graph(atoms) for atoms in structures]
+        return list(minibatches(graphs, self._max_edges))
+
+    def _predict(self, graphs: Sequence[Graph]) -> list[Prediction]:
+        output = self._output(collate(graphs, self._device), stress=any(graph.has_stress for graph in graphs))
+        energies, forces = (value.detach().cpu().double().numpy() for value in (output.energies, output.forces))
+        stresses = None if output.stresses is None else output.stresses.detach().cpu().double().numpy()
+        ends = np.cumsum([len(graph) for graph in graphs])
+        return [
+            Prediction(
+                energy=float(energies[k] + self._offsets[graph.species].sum()),
+                forces=forces[end - len(graph) : end],
+                stress=full_3x3_to_voigt_6_stress(stresses[k]) if graph.has_stress and stresses is not None else None,
+            )
+            for k, (graph, end) in enumerate(zip(graphs, ends, strict=True))
+        ]
+
+    def _output(self, batch: Batch, stress: bool) -> Output:
+        return self._architecture.forward(self._network, batch, stress=stress, training=False)
+
+    def _features(self, graphs: Sequence[Graph]) -> list[Array]:
+        with torch.no_grad():
+            features = self._architecture.features(self._network, collate(graphs, self._device))
+        return np.split(features.cpu().double().numpy(), np.cumsum([len(graph) for graph in graphs])[:-1])
