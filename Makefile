@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
-PLUGINS := $(addprefix plugins/psiflow_,mace pyscf cp2k openmm_sampler slurm pbspro lsf)
+PLUGINS := $(addprefix plugins/psiflow_,torch mace pyscf cp2k openmm_sampler slurm pbspro lsf)
 PROJECTS := pyproject.toml constraints.txt $(addsuffix /pyproject.toml,$(PLUGINS))
 
 # Executors that need a vendor's client library: the demo does without them.
@@ -89,10 +89,10 @@ $(VENV)/.demo: $(VENV)/bin/python $(PROJECTS)
 	$(PIP) install -c constraints.txt -e . $(addprefix -e ,$(PLUGINS))
 	touch $@
 
-$(VENV)/.nequip: $(VENV)/.demo plugins/psiflow_nequip/pyproject.toml
+$(VENV)/.nequip: $(VENV)/.demo plugins/psiflow_nequip/pyproject.toml plugins/psiflow_torch/pyproject.toml
 	rm -rf $(NEQUIP)
 	$(BIN)/psiflow env create nequip torch tblite pytest pytest-timeout hypothesis -c constraints.txt \
-		-e plugins/psiflow_nequip -e plugins/psiflow_openmm_sampler --installer pip
+		-e plugins/psiflow_torch -e plugins/psiflow_nequip -e plugins/psiflow_openmm_sampler --installer pip
 	touch $@
 
 # What is developed here may have other options than were recorded.

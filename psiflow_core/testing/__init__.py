@@ -29,6 +29,7 @@ from psiflow_core.testing.reference import ReferenceContract  # noqa: E402
 from psiflow_core.testing.sampler import SamplerContract  # noqa: E402
 from psiflow_core.testing.scheduler import SchedulerContract  # noqa: E402
 from psiflow_core.testing.selection import SelectionContract  # noqa: E402
+from psiflow_core.testing.trainable import TrainablePotentialContract  # noqa: E402
 from psiflow_core.testing.variable import VariableContract  # noqa: E402
 from psiflow_core.testing.work import WorkContract  # noqa: E402
 
@@ -41,6 +42,7 @@ __all__ = [
     "SamplerContract",
     "SchedulerContract",
     "SelectionContract",
+    "TrainablePotentialContract",
     "VariableContract",
     "WorkContract",
 ]

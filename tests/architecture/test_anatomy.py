@@ -19,7 +19,10 @@ from psiflow_core.registry.plugins import GROUP, Registered, registry
 from psiflow_core.sampling.monitor import Limits
 
 ROOT = Path(__file__).parents[2]
-PLUGINS = sorted(folder for folder in (ROOT / "plugins").iterdir() if (folder / "pyproject.toml").is_file())
+DISTRIBUTIONS = sorted(folder for folder in (ROOT / "plugins").iterdir() if (folder / "pyproject.toml").is_file())
+LIBRARIES = {"psiflow_torch"}
+"""Distributions that plugins are built on; they register nothing."""
+PLUGINS = [folder for folder in DISTRIBUTIONS if folder.name not in LIBRARIES]
 ROLES: tuple[Kind, ...] = ("potential", "sampler", "reference", "executor")
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "manager", "handler", "misc", "common"}
 
@@ -27,6 +30,13 @@ EMPTY_NAMES = {"utils", "util", "helpers", "helper", "manager", "handler", "misc
 @pytest.fixture(params=PLUGINS, ids=lambda folder: folder.name)
 def plugin(request: pytest.FixtureRequest) -> Path:
     """The folder of a plugin."""
+    folder: Path = request.param
+    return folder
+
+
+@pytest.fixture(params=DISTRIBUTIONS, ids=lambda folder: folder.name)
+def distribution(request: pytest.FixtureRequest) -> Path:
+    """The folder of a plugin or of a library of plugins."""
     folder: Path = request.param
     return folder
 
@@ -66,13 +76,22 @@ def test_its_package_holds_hook_implementations_and_nothing_else(plugin: Path) -
         assert [ast.unparse(decorator) for decorator in function.decorator_list] == ["hookimpl"]
 
 
-def test_its_distribution_and_package_have_one_name(plugin: Path) -> None:
-    assert project(plugin)["name"].replace("-", "_") == plugin.name
-    assert list(project(plugin)["entry-points"][GROUP].values()) == [plugin.name]
+def test_its_distribution_and_package_have_one_name(distribution: Path) -> None:
+    assert project(distribution)["name"].replace("-", "_") == distribution.name
+    registered = project(distribution).get("entry-points", {}).get(GROUP, {})
+    assert list(registered.values()) == [distribution.name][: distribution.name not in LIBRARIES]
 
 
-def test_it_can_be_installed_beside_others(plugin: Path) -> None:
-    requirements = [Requirement(text) for text in project(plugin)["dependencies"]]
+def test_a_library_registers_nothing_and_says_what_it_is() -> None:
+    for name in LIBRARIES:
+        library = ROOT / "plugins" / name
+        assert (library / "README.md").is_file()
+        assert (package(library) / "py.typed").is_file()
+        assert len(ast.parse((package(library) / "__init__.py").read_text()).body) == 1, "a docstring"
+
+
+def test_it_can_be_installed_beside_others(distribution: Path) -> None:
+    requirements = [Requirement(text) for text in project(distribution)["dependencies"]]
     assert "psiflow-core" in {requirement.name for requirement in requirements}
     pinned = [str(one) for one in requirements if any(rule.operator in ("==", "~=") for rule in one.specifier)]
     assert not pinned, "open ranges: pins belong in constraints.txt"
@@ -80,9 +99,9 @@ def test_it_can_be_installed_beside_others(plugin: Path) -> None:
     assert not unbounded, "a lower bound keeps pip from taking a version of years ago"
 
 
-def test_it_says_licence_and_python(plugin: Path) -> None:
-    assert project(plugin)["requires-python"] == ">=3.11"
-    assert project(plugin)["license"] == {"text": "MIT"}
+def test_it_says_licence_and_python(distribution: Path) -> None:
+    assert project(distribution)["requires-python"] == ">=3.11"
+    assert project(distribution)["license"] == {"text": "MIT"}
 
 
 def test_it_is_installed_and_offers_something(plugin: Path) -> None:
@@ -95,8 +114,8 @@ def test_it_is_installed_and_offers_something(plugin: Path) -> None:
         assert component.engine or component.program, "the package that does its work: psiflow doctor looks for it"
 
 
-def test_its_tests_are_where_those_of_all_are(plugin: Path) -> None:
-    folder = ROOT / "tests" / "plugins" / plugin.name.removeprefix("psiflow_")
+def test_its_tests_are_where_those_of_all_are(distribution: Path) -> None:
+    folder = ROOT / "tests" / "plugins" / distribution.name.removeprefix("psiflow_")
     assert list(folder.glob("test_*.py"))
 
 

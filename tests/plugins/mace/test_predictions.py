@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import pytest
 from ase import Atoms
@@ -11,7 +9,6 @@ from ase.calculators.emt import EMT
 from scipy.spatial.transform import Rotation
 
 from psiflow_core.components import Predictor
-from psiflow_core.errors import StructureError
 
 
 @pytest.fixture(scope="module", params=["crystal", "cluster"])
@@ -65,15 +62,6 @@ def test_a_batch_says_what_each_structure_says_alone(predictor: Predictor, valid
             assert together.stress is None is alone.stress
 
 
-def test_batches_that_do_not_fit_memory_are_cut_up(
-    predictor: Predictor, validation: list[Atoms], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = predictor.predict(validation)
-    monkeypatch.setattr(predictor, "_max_edges", 300)
-    for before, after in zip(whole, predictor.predict(validation), strict=True):
-        np.testing.assert_allclose(after.forces, before.forces, atol=1e-10)
-
-
 def test_a_molecule_does_not_feel_the_box_around_it(predictor: Predictor, validation: list[Atoms]) -> None:
     boxed = validation[1].copy()
     boxed.set_cell([3.0, 50.0, 0.0])
@@ -117,19 +105,6 @@ def test_features_of_a_network_with_vectors_are_invariant(small, task, structure
     np.testing.assert_allclose(after, before, atol=1e-10)
 
 
-def test_an_unknown_species_is_named(predictor: Predictor) -> None:
-    with pytest.raises(StructureError, match=r"knows Al, Cu and not Au"):
-        predictor.predict([Atoms("CuAu", [[0, 0, 0], [0, 0, 2.5]])])
-
-
-def test_the_calculator_drives_ase(predictor: Predictor, validation: list[Atoms]) -> None:
-    atoms = validation[0].copy()
-    atoms.calc = predictor.calculator()
-    expected = predictor.predict([atoms])[0]
-    assert atoms.get_potential_energy() == expected.energy
-    np.testing.assert_array_equal(atoms.get_stress(), expected.stress)
-
-
 def test_unseen_structures_are_predicted_much_better_than_by_nothing(
     predictor: Predictor, validation: list[Atoms]
 ) -> None:
@@ -141,17 +116,3 @@ def test_unseen_structures_are_predicted_much_better_than_by_nothing(
         reference.append(atoms.get_forces())
     truth = np.concatenate(reference)
     assert np.sqrt(np.mean((predicted - truth) ** 2)) < np.sqrt(np.mean(truth**2)) / 5
-
-
-def test_threads_that_share_a_model_see_their_own_neighbours(predictor: Predictor, validation: list[Atoms]) -> None:
-    """A walker in each thread: what one asks must not change what the other is told."""
-    builder = predictor._builder
-    several = [atoms for crystal in validation[::2] for atoms in (crystal, crystal.repeat((2, 2, 1)))]
-    alone = [builder.graph(atoms) for atoms in several]
-
-    def wrong(thread: int) -> int:
-        order = np.random.default_rng(thread).integers(len(several), size=1500)
-        return sum(not np.array_equal(builder.graph(several[k]).edges, alone[k].edges) for k in order)
-
-    with ThreadPoolExecutor(2) as pool:
-        assert list(pool.map(wrong, range(2))) == [0, 0]

@@ -51,7 +51,7 @@ def test_every_option_of_a_network_is_one_that_parent_and_child_share(
 ) -> None:
     own = set(component.model_fields) - (set(Nequip.model_fields) & set(Allegro.model_fields))
     common = {"r_max", "num_bessels", "polynomial_cutoff_p", "num_layers", "l_max", "parity", "dtype"}
-    assert set(component.shape) == own | common
+    assert set(component().shape) == own | common
 
 
 @pytest.mark.parametrize("component", [Nequip, Allegro])

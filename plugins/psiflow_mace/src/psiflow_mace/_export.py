@@ -6,11 +6,12 @@ import io
 from pathlib import Path
 from typing import Any
 
+from psiflow_torch.engine import DTYPES, torch
+from psiflow_torch.model import Model
+
 from psiflow_core.files import write_atomically
 from psiflow_mace._engine import quiet
 from psiflow_mace._network import MaceNetwork
-from psiflow_torch.engine import DTYPES, torch
-from psiflow_torch.model import Model
 
 
 def export(model: Path, target: Path) -> None:

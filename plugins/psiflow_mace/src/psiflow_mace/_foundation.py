@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
+from psiflow_torch.engine import DTYPES, alone, precision, torch
+from psiflow_torch.model import Model
+from psiflow_torch.predictor import TorchPredictor
 
 from psiflow_core.components import TrainingTask
 from psiflow_core.errors import OptionError
@@ -19,9 +22,6 @@ from psiflow_core.structures import Plain, label_of, species
 from psiflow_mace._engine import quiet
 from psiflow_mace._network import MaceNetwork
 from psiflow_mace.options import MaceOptions
-from psiflow_torch.engine import DTYPES, precision, torch
-from psiflow_torch.model import Model
-from psiflow_torch.predictor import TorchPredictor
 
 NOISE = 0.02
 """Relative random change of each weight, by the seed, so that members of a committee start differently. A few steps
@@ -67,8 +67,8 @@ def _without_energies(options: MaceOptions, symbols: Sequence[str], seed: int) -
     foundation = _read(options).to(DTYPES[dtype])
     numbers = _select(foundation, symbols, options)
     plan = _architecture(foundation, numbers)
-    network = MaceNetwork().build(plan, dtype)
-    with precision(dtype):
+    network = MaceNetwork().new(plan, dtype)
+    with alone(), precision(dtype):
         load_foundations_elements(
             network,
             foundation,
@@ -130,7 +130,7 @@ def _move(network: Any, seed: int) -> None:
 def _read(options: MaceOptions) -> Any:
     content = _content(options)
     try:
-        with quiet():
+        with alone(), quiet():
             network = torch.load(io.BytesIO(content), map_location="cpu", weights_only=False)  # the file as named
     except Exception as error:  # unpickling may raise anything if the file holds no module
         raise OptionError(f"{_named(options)} cannot be read as a MACE model: {error}; choose another file") from error

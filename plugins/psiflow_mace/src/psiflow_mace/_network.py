@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 from ase.data import atomic_numbers
+from psiflow_torch.architecture import Architecture, Output, Statistics
+from psiflow_torch.engine import Tensors, alone, torch
+from psiflow_torch.graphs import Batch
+from psiflow_torch.model import Model
 
 from psiflow_core.structures import Plain, canonical
 from psiflow_mace._engine import modules, o3, quiet
 from psiflow_mace.options import MaceOptions
-from psiflow_torch.architecture import Architecture, Output, Statistics
-from psiflow_torch.engine import Tensors, precision, torch
-from psiflow_torch.graphs import Batch
-from psiflow_torch.model import Model
 
 NAMED = {
     "interaction_cls": modules.interaction_classes,
@@ -59,7 +59,7 @@ class MaceNetwork(Architecture):
             "atomic_inter_shift": 0.0,
         }
 
-    def build(self, plan: Plain, dtype: str, seed: int = 0) -> torch.nn.Module:
+    def build(self, plan: Plain) -> torch.nn.Module:
         arguments = dict(plan)
         for key, known in NAMED.items():
             if key in arguments:
@@ -68,22 +68,18 @@ class MaceNetwork(Architecture):
             if arguments.get(key) is not None:
                 arguments[key] = o3.Irreps(arguments[key])
         count = len(plan["atomic_numbers"])
-        with precision(dtype), quiet(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            built: torch.nn.Module = modules.ScaleShiftMACE(
-                num_elements=count, atomic_energies=np.zeros(count), **arguments
-            )
-        return built
+        with quiet():
+            return modules.ScaleShiftMACE(num_elements=count, atomic_energies=np.zeros(count), **arguments)
 
     def network(self, model: Model) -> torch.nn.Module:
         """Networks that differ only in numbers are built once and copied."""
         frame = {**model.plan, "avg_num_neighbors": 1.0, "atomic_inter_scale": 1.0}
-        with quiet():
+        with alone(), quiet():
             network: Any = copy.deepcopy(_skeleton(canonical(frame), model.dtype))
         for interaction in network.interactions:
             interaction.avg_num_neighbors = model.plan["avg_num_neighbors"]
         network.load_state_dict(model.weights)  # the scale is one of them
-        return network  # type: ignore[no-any-return]
+        return network
 
     def forward(self, network: torch.nn.Module, batch: Batch, *, stress: bool, training: bool) -> Output:
         output = network(inputs(network, batch), training=training, compute_stress=stress)
@@ -148,4 +144,4 @@ def _scalar_columns(network: Any) -> list[int]:
 
 @lru_cache(maxsize=4)
 def _skeleton(plan: bytes, dtype: str) -> torch.nn.Module:
-    return MaceNetwork().build(json.loads(plan), dtype)
+    return MaceNetwork().new(json.loads(plan), dtype)

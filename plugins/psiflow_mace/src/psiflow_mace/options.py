@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 from typing import Any, ClassVar
 
+from psiflow_torch.options import TorchOptions
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from psiflow_core.structures import Plain
-from psiflow_torch.options import TorchOptions
 
 
 class MaceOptions(TorchOptions):

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from ase import Atoms
+from psiflow_torch.potential import TorchPotential
 
 from psiflow_core.components import TrainingTask
 from psiflow_mace.options import MaceOptions
-from psiflow_torch.potential import TorchPotential
 
 if TYPE_CHECKING:
     from psiflow_torch.architecture import Architecture

@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from psiflow_torch.engine import Tensors, torch
+from psiflow_torch.graphs import GraphBuilder, collate
+from psiflow_torch.model import Model
 
 from psiflow_core.errors import EngineMissing
 from psiflow_core.structures import Plain, sha256
 from psiflow_nequip._engine import quiet
 from psiflow_nequip._network import inputs
-from psiflow_torch.engine import Tensors, torch
-from psiflow_torch.graphs import GraphBuilder, collate
-from psiflow_torch.model import Model
 
 INPUTS = ("pos", "edge_index", "atom_types", "cell", "edge_cell_shift", "batch", "num_atoms")
 OUTPUTS = ("total_energy", "forces", "stress")
@@ -78,7 +78,10 @@ def _identity(model: Model, device: torch.device) -> Plain:
         "plan": {name: value for name, value in model.plan.items() if name not in NUMBERS},
         "potential": model.potential,
         "dtype": model.dtype,
-        "versions": {name: version(name) for name in ("torch", "e3nn", "nequip", "nequip-allegro", "psiflow-nequip", "psiflow-torch")},
+        "versions": {
+            name: version(name)
+            for name in ("torch", "e3nn", "nequip", "nequip-allegro", "psiflow-nequip", "psiflow-torch")
+        },
         "threads": torch.get_num_threads(),
         "machine": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu(),
     }

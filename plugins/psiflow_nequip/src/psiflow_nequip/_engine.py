@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+from psiflow_torch.engine import torch
 
 from psiflow_core.errors import EngineMissing
-from psiflow_torch.engine import torch
 
 
 @contextmanager

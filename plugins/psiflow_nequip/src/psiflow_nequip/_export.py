@@ -11,14 +11,14 @@ from typing import Any
 import ase.io
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+from psiflow_torch.engine import torch
+from psiflow_torch.model import Model
 
 from psiflow_core.errors import OptionError
 from psiflow_core.files import copy_atomically
 from psiflow_core.structures import Plain
 from psiflow_nequip._compiled import cluster
 from psiflow_nequip._engine import prepared, quiet
-from psiflow_torch.engine import torch
-from psiflow_torch.model import Model
 
 BUILDERS = {"nequip": "nequip.model.NequIPGNNModel", "allegro": "allegro.model.AllegroModel"}
 TARGETS = {"nequip": "pair_nequip", "allegro": "pair_allegro"}

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from psiflow_torch.architecture import Architecture, Output, Statistics
+from psiflow_torch.engine import Tensors, alone, torch
+from psiflow_torch.graphs import Batch
+from psiflow_torch.model import Model
 
 from psiflow_core.structures import Array, Plain
 from psiflow_nequip._engine import BUILDERS, prepared, quiet
 from psiflow_nequip.options import EquivariantOptions
-from psiflow_torch.architecture import Architecture, Output, Statistics
-from psiflow_torch.engine import Tensors, torch
-from psiflow_torch.graphs import Batch
-from psiflow_torch.model import Model
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class EquivariantNetwork(Architecture):
             "per_type_energy_shifts": dict(energies),
         }
 
-    def build(self, plan: Plain, dtype: str, seed: int = 0) -> torch.nn.Module:
-        with prepared(), quiet():
-            built: torch.nn.Module = BUILDERS[self.potential](seed=seed, model_dtype=dtype, **plan)
-        return built
+    def new(self, plan: Plain, dtype: str, seed: int = 0) -> torch.nn.Module:
+        """By the library's builder, with its settings of the process."""
+        with alone(), prepared(), quiet():
+            return BUILDERS[self.potential](seed=seed, model_dtype=dtype, **plan)
 
     def forward(self, network: torch.nn.Module, batch: Batch, *, stress: bool, training: bool) -> Output:
         return output(network(inputs(batch)))
@@ -55,7 +55,7 @@ class EquivariantNetwork(Architecture):
             return features
         pairs = held["edge_features"]
         sums = pairs.new_zeros(len(batch.positions), pairs.shape[1])
-        return sums.index_add(0, batch.edges[0], pairs)  # type: ignore[no-any-return]
+        return sums.index_add(0, batch.edges[0], pairs)
 
     def edge_width(self, model: Model) -> int:
         """Features × spherical harmonics."""

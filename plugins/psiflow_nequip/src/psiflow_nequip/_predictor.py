@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from psiflow_nequip._compiled import CompiledNetwork
-from psiflow_nequip._network import inputs, output
 from psiflow_torch.architecture import Architecture, Output
 from psiflow_torch.graphs import Batch
 from psiflow_torch.model import Model
 from psiflow_torch.predictor import TorchPredictor
+
+from psiflow_nequip._compiled import CompiledNetwork
+from psiflow_nequip._network import inputs, output
 
 
 class CompiledPredictor(TorchPredictor):

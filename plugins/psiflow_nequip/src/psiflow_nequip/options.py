@@ -5,10 +5,10 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import ClassVar
 
+from psiflow_torch.options import TorchOptions
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from psiflow_core.structures import Plain
-from psiflow_torch.options import TorchOptions
 
 
 class EquivariantOptions(TorchOptions):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from psiflow_torch.potential import TorchPotential
+
 from psiflow_core.components import Predictor
 from psiflow_nequip.options import AllegroOptions, EquivariantOptions, NequipOptions
-from psiflow_torch.potential import TorchPotential
 
 if TYPE_CHECKING:
     from psiflow_torch.architecture import Architecture
@@ -26,8 +27,9 @@ class Equivariant(EquivariantOptions, TorchPotential):
     def load(self, model: Path, device: str = "cpu") -> Predictor:
         if not self.compile:
             return super().load(model, device)
-        from psiflow_nequip._predictor import CompiledPredictor
         from psiflow_torch.model import Model
+
+        from psiflow_nequip._predictor import CompiledPredictor
 
         return CompiledPredictor(self.architecture(), Model.open(model, self.name), device)
 

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-
 from psiflow_core.structures import Array, Plain
-from psiflow_torch.engine import torch
+from psiflow_torch.engine import alone, precision, torch
 from psiflow_torch.graphs import Batch, Integers
 from psiflow_torch.model import Model
 
@@ -48,16 +47,25 @@ class Architecture(ABC):
 
     @abstractmethod
     def plan(self, options: Any, energies: Mapping[str, float], statistics: Statistics) -> Plain:
-        """The arguments of `build`, as plain data.
+        """The arguments of the network, as plain data.
 
         Args:
             options: the potential, with its options.
             energies: of the isolated atoms, by chemical symbol, in the order of the network's species. [eV]
         """
 
-    @abstractmethod
-    def build(self, plan: Plain, dtype: str, seed: int = 0) -> torch.nn.Module:
-        """A new network with random weights from the seed; torch's own generators stay as they are."""
+    def build(self, plan: Plain) -> torch.nn.Module:
+        """A new network, with torch's default dtype and random numbers."""
+        raise NotImplementedError("an architecture defines build, or new")
+
+    def new(self, plan: Plain, dtype: str, seed: int = 0) -> torch.nn.Module:
+        """A new network with random weights from the seed; torch's own generators and settings stay as they are.
+
+        An architecture whose library has settings of its own replaces it, within `psiflow_torch.engine.alone`.
+        """
+        with alone(), precision(dtype), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.build(plan)
 
     def energies(self, network: torch.nn.Module, batch: Batch, vectors: torch.Tensor) -> torch.Tensor:
         """The energy of each structure, shape (structures,), of atoms relative to isolated ones. [eV]
@@ -97,7 +105,7 @@ class Architecture(ABC):
 
     def network(self, model: Model) -> torch.nn.Module:
         """A new network with the weights of a model."""
-        network = self.build(model.plan, model.dtype)
+        network = self.new(model.plan, model.dtype)
         network.load_state_dict(model.weights)
         return network
 

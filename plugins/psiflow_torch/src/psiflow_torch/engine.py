@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,11 +13,21 @@ try:
 except ImportError as error:
     raise EngineMissing(f"potentials on PyTorch need torch ({error}); install it: pip install torch") from error
 
-__all__ = ["DTYPES", "Tensors", "on", "precision", "threads", "torch"]
+__all__ = ["DTYPES", "Tensors", "alone", "on", "precision", "threads", "torch"]
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 Tensors = dict[str, torch.Tensor]
+
+
+_settings = threading.RLock()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """One thread at a time: a network is built with settings and random numbers of the whole process."""
+    with _settings:
+        yield
 
 
 @contextmanager

@@ -38,7 +38,7 @@ class TorchPotential(TorchOptions):
     def train(self, task: TrainingTask) -> TrainingResult:
         from psiflow_torch import training
 
-        return training.train(self, task)
+        return training.train(self, self.architecture(), task, self.trained)
 
     def load(self, model: Path, device: str = "cpu") -> Predictor:
         from psiflow_torch.model import Model

@@ -70,7 +70,7 @@ class Average:
         """Follow the network by a step."""
         self._updates += 1
         decay = self._decay if self._warm else min(self._decay, (1 + self._updates) / (10 + self._updates))
-        get_ema_multi_avg_fn(decay)(self._averages, self._weights, self._updates)  # type: ignore[no-untyped-call]
+        get_ema_multi_avg_fn(decay)(self._averages, self._weights, self._updates)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

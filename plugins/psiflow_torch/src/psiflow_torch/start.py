@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
 from ase.data import atomic_numbers
@@ -14,13 +15,18 @@ from psiflow_torch.architecture import Architecture, Statistics
 from psiflow_torch.engine import torch
 from psiflow_torch.graphs import GraphBuilder
 from psiflow_torch.model import Model
-from psiflow_torch.potential import TorchPotential
+from psiflow_torch.options import TorchOptions
+
+Trained = Callable[[TrainingTask], Model | None]
+"""Gives a model with trained weights from which a training without a parent starts; None for random ones."""
 
 ROUND_OFF = 1e-6
 """An RMS force component below this is round-off, and sets no scale. [eV/Å]"""
 
 
-def start(options: TorchPotential, architecture: Architecture, task: TrainingTask) -> tuple[Model, bool]:
+def start(
+    options: TorchOptions, architecture: Architecture, task: TrainingTask, trained: Trained
+) -> tuple[Model, bool]:
     """The model before the first gradient step, and whether its weights are trained.
 
     Raises:
@@ -31,11 +37,11 @@ def start(options: TorchPotential, architecture: Architecture, task: TrainingTas
     if task.parent is not None:
         return _parent(options, task), True
     _require(task, list(task.atomic_energies), "atomic_energies has", "add the energy of the isolated atom")
-    trained = options.trained(task)
-    return (_new(options, architecture, task), False) if trained is None else (trained, True)
+    found = trained(task)
+    return (_new(options, architecture, task), False) if found is None else (found, True)
 
 
-def fingerprint(options: TorchPotential, task: TrainingTask) -> str:
+def fingerprint(options: TorchOptions, task: TrainingTask) -> str:
     """A hash over everything that must be equal for a checkpoint to be continued."""
     hasher = hashlib.sha256(canonical({"potential": options.name, "options": options.options()}))
     hasher.update(canonical({"seed": task.seed, "steps": task.steps, "torch": torch.__version__}))
@@ -47,7 +53,7 @@ def fingerprint(options: TorchPotential, task: TrainingTask) -> str:
     return hasher.hexdigest()
 
 
-def _parent(options: TorchPotential, task: TrainingTask) -> Model:
+def _parent(options: TorchOptions, task: TrainingTask) -> Model:
     assert task.parent is not None
     parent, wanted = Model.open(task.parent, options.name), options.shape
     differing = [
@@ -64,11 +70,11 @@ def _parent(options: TorchPotential, task: TrainingTask) -> Model:
     return parent
 
 
-def _new(options: TorchPotential, architecture: Architecture, task: TrainingTask) -> Model:
+def _new(options: TorchOptions, architecture: Architecture, task: TrainingTask) -> Model:
     symbols = sorted(task.atomic_energies, key=lambda symbol: atomic_numbers[symbol])
     energies = {symbol: float(task.atomic_energies[symbol]) for symbol in symbols}
     plan = architecture.plan(options, energies, _statistics(task, options.r_max, symbols))
-    weights = architecture.build(plan, options.dtype, task.seed).state_dict()
+    weights = architecture.new(plan, options.dtype, task.seed).state_dict()
     return Model(options.name, plan, energies, options.r_max, options.dtype, options.shape, weights)
 
 

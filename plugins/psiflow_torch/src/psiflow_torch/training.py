@@ -15,16 +15,19 @@ from psiflow_torch.architecture import Architecture
 from psiflow_torch.engine import on, threads, torch
 from psiflow_torch.examples import Example, examples, loss, losses, residuals
 from psiflow_torch.model import Model
-from psiflow_torch.potential import TorchPotential
+from psiflow_torch.options import TorchOptions
 from psiflow_torch.schedule import Average, LearningRate, fitting_batch, minibatch
-from psiflow_torch.start import fingerprint, start
+from psiflow_torch.start import Trained, fingerprint, start
 
 COMPARED = 64
 """Structures on which a child is compared with its parent at the end. [count]"""
 
 
-def train(options: TorchPotential, task: TrainingTask) -> TrainingResult:
+def train(options: TorchOptions, architecture: Architecture, task: TrainingTask, trained: Trained) -> TrainingResult:
     """Train one model, from the checkpoint of an earlier attempt if there is one.
+
+    Args:
+        trained: gives trained weights to start from where there is no parent.
 
     Raises:
         TrainingFailed: there is nothing to train on, a label is not finite, a species is not covered, the
@@ -35,8 +38,7 @@ def train(options: TorchPotential, task: TrainingTask) -> TrainingResult:
     device = on(task.resources.device)
     task.folder.mkdir(parents=True, exist_ok=True)
     with threads(task.resources.cores):
-        architecture = options.architecture()
-        begin, warm = start(options, architecture, task)
+        begin, warm = start(options, architecture, task, trained)
         run = Training(options, architecture, task, begin, device, warm)
         run.resume()
         run.go()
@@ -53,7 +55,7 @@ class Training:
 
     def __init__(
         self,
-        options: TorchPotential,
+        options: TorchOptions,
         architecture: Architecture,
         task: TrainingTask,
         begin: Model,
@@ -135,12 +137,14 @@ class Training:
         checkpoints.write(self._checkpoint, state)
 
     def _take_step(self) -> float:
-        batch = [self._training[k] for k in minibatch(self.step, self._task.seed, len(self._training), self._batch_size)]
+        batch = [
+            self._training[k] for k in minibatch(self.step, self._task.seed, len(self._training), self._batch_size)
+        ]
         for group in self._optimizer.param_groups:
             group["lr"] = self._rate.at(self.step)
         self._optimizer.zero_grad(set_to_none=True)
         value = loss(self._architecture, self._network, batch, self._options, self._device)
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         if self._options.gradient_clip is not None:
             torch.nn.utils.clip_grad_norm_(self._network.parameters(), self._options.gradient_clip)
         if not np.isfinite(value.item()):
