@@ -41,8 +41,9 @@ try:
         from mace import modules  # before e3nn, which torch >= 2.6 cannot import on its own
 
         from e3nn import o3  # isort: skip
+        from mace.tools.compile import disable_e3nn_codegen
 except ImportError as error:
     hint = "install it: pip install psiflow-mace"
     raise EngineMissing(f"potential 'mace' needs MACE ({error}); {hint}") from error
 
-__all__ = ["modules", "o3", "quiet"]
+__all__ = ["disable_e3nn_codegen", "modules", "o3", "quiet"]

@@ -6,17 +6,18 @@ import copy
 import json
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from ase.data import atomic_numbers
-from psiflow_torch.architecture import Architecture, Output, Statistics
-from psiflow_torch.engine import Tensors, alone, torch
+from psiflow_torch.architecture import Architecture, Statistics
+from psiflow_torch.engine import DTYPES, Tensors, alone, torch
 from psiflow_torch.graphs import Batch
 from psiflow_torch.model import Model
 
 from psiflow_core.structures import Plain, canonical
-from psiflow_mace._engine import modules, o3, quiet
+from psiflow_mace._engine import disable_e3nn_codegen, modules, o3, quiet
+from psiflow_mace._harmonics import SphericalHarmonics
 from psiflow_mace.options import MaceOptions
 
 NAMED = {
@@ -27,9 +28,20 @@ NAMED = {
 }
 """The arguments of the builder that are classes or functions, and their names."""
 
+OWN = ("avg_num_neighbors", "coupling_2", "coupling_3", "coupling_4")
+"""The last words of the names of tensors that the traceable network has besides MACE's."""
+
 
 class MaceNetwork(Architecture):
     """`mace.modules.ScaleShiftMACE` without atomic energies, which are added in float64."""
+
+    libraries: ClassVar[tuple[str, ...]] = ("mace-torch", "e3nn", "psiflow-mace")
+    in_tensors: ClassVar[tuple[str, ...]] = (
+        "avg_num_neighbors",
+        "atomic_inter_scale",
+        "atomic_inter_shift",
+        "atomic_numbers",
+    )
 
     def plan(self, options: MaceOptions, energies: Mapping[str, float], statistics: Statistics) -> Plain:
         """Arguments of `ScaleShiftMACE`, classes and irreps by name.
@@ -72,18 +84,51 @@ class MaceNetwork(Architecture):
             return modules.ScaleShiftMACE(num_elements=count, atomic_energies=np.zeros(count), **arguments)
 
     def network(self, model: Model) -> torch.nn.Module:
-        """Networks that differ only in numbers are built once and copied."""
-        frame = {**model.plan, "avg_num_neighbors": 1.0, "atomic_inter_scale": 1.0}
         with alone(), quiet():
-            network: Any = copy.deepcopy(_skeleton(canonical(frame), model.dtype))
+            network: Any = copy.deepcopy(_skeleton(_frame(model), model.dtype))
         for interaction in network.interactions:
             interaction.avg_num_neighbors = model.plan["avg_num_neighbors"]
         network.load_state_dict(model.weights)  # the scale is one of them
         return network
 
-    def forward(self, network: torch.nn.Module, batch: Batch, *, stress: bool, training: bool) -> Output:
-        output = network(inputs(network, batch), training=training, compute_stress=stress)
-        return Output(output["interaction_energy"], output["forces"], output["stress"] if stress else None)
+    def traceable(self, model: Model) -> torch.nn.Module:
+        """Without TorchScript, and with the mean numbers of neighbours in tensors."""
+        network = _traceable(_frame(model), model.dtype)
+        loaded = network.load_state_dict(model.weights, strict=False)
+        assert not loaded.unexpected_keys
+        assert all(key.endswith(OWN) for key in loaded.missing_keys)
+        for interaction in network.interactions:
+            interaction.avg_num_neighbors.fill_(model.plan["avg_num_neighbors"])
+        return network
+
+    def energies(self, network: Any, batch: Batch, vectors: torch.Tensor) -> torch.Tensor:
+        """As `ScaleShiftMACE.forward`, from the vectors between neighbours on."""
+        species = one_hot(network, batch, vectors.dtype)
+        lengths = torch.linalg.norm(vectors, dim=1, keepdim=True)
+        harmonics = network.spherical_harmonics(vectors)
+        radial, cutoff = network.radial_embedding(lengths, species, batch.edges, network.atomic_numbers)
+        features, heads = network.node_embedding(species), torch.zeros_like(batch.species)
+        all_features = []
+        for number, interaction in enumerate(network.interactions):
+            features, kept = interaction(
+                node_attrs=species,
+                node_feats=features,
+                edge_attrs=harmonics,
+                edge_feats=radial,
+                edge_index=batch.edges,
+                cutoff=cutoff,
+                first_layer=number == 0,
+            )
+            features = network.products[number](node_feats=features, sc=kept, node_attrs=species)
+            all_features.append(features)
+        read = all_features if len(network.readouts) > 1 else all_features[-1:]
+        energies = vectors.new_zeros(batch.species.shape[0])
+        for readout, features in zip(network.readouts, read, strict=True):
+            energies = energies + readout(features, heads)[:, 0]
+        if hasattr(network, "pair_repulsion"):
+            energies = energies + network.pair_repulsion_fn(lengths, species, batch.edges, network.atomic_numbers)
+        scaled = network.scale_shift(energies, heads)
+        return scaled.new_zeros(batch.count).index_add(0, batch.structure, scaled)
 
     def features(self, network: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """The scalar node features of all interactions, concatenated."""
@@ -119,7 +164,7 @@ def inputs(network: Any, batch: Batch) -> Tensors:
     ends = torch.cumsum(batch.sizes, 0)
     return {
         "positions": real(batch.positions),
-        "node_attrs": torch.nn.functional.one_hot(batch.species, len(network.atomic_numbers)).to(like.dtype),
+        "node_attrs": one_hot(network, batch, like.dtype),
         "edge_index": batch.edges,
         "unit_shifts": real(batch.unit_shifts),
         "shifts": real(batch.shifts),
@@ -127,6 +172,11 @@ def inputs(network: Any, batch: Batch) -> Tensors:
         "batch": batch.structure,
         "ptr": torch.cat([ends.new_zeros(1), ends]),
     }
+
+
+def one_hot(network: Any, batch: Batch, dtype: torch.dtype) -> torch.Tensor:
+    """The species of each atom, shape (atoms, species)."""
+    return torch.nn.functional.one_hot(batch.species, len(network.atomic_numbers)).to(dtype)
 
 
 def _scalar_columns(network: Any) -> list[int]:
@@ -142,6 +192,23 @@ def _scalar_columns(network: Any) -> list[int]:
     return columns
 
 
+def _frame(model: Model) -> bytes:
+    """The plan without its numbers: networks that differ only in them are built once."""
+    return canonical({**model.plan, "avg_num_neighbors": 1.0, "atomic_inter_scale": 1.0})
+
+
 @lru_cache(maxsize=4)
 def _skeleton(plan: bytes, dtype: str) -> torch.nn.Module:
     return MaceNetwork().new(json.loads(plan), dtype)
+
+
+@lru_cache(maxsize=4)
+def _traceable(plan: bytes, dtype: str) -> Any:
+    """It cannot be copied: a copy of e3nn's modules is TorchScript."""
+    with quiet(), disable_e3nn_codegen():
+        network: Any = MaceNetwork().new(json.loads(plan), dtype)
+    network.spherical_harmonics = SphericalHarmonics(network.spherical_harmonics._lmax).to(DTYPES[dtype])
+    for interaction in network.interactions:
+        del interaction.avg_num_neighbors
+        interaction.register_buffer("avg_num_neighbors", torch.ones((), dtype=DTYPES[dtype]))
+    return network

@@ -11,13 +11,13 @@ from typing import Any
 import ase.io
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+from psiflow_torch.compiler import samples
 from psiflow_torch.engine import torch
 from psiflow_torch.model import Model
 
 from psiflow_core.errors import OptionError
 from psiflow_core.files import copy_atomically
 from psiflow_core.structures import Plain
-from psiflow_nequip._compiled import cluster
 from psiflow_nequip._engine import prepared, quiet
 
 BUILDERS = {"nequip": "nequip.model.NequIPGNNModel", "allegro": "allegro.model.AllegroModel"}
@@ -119,7 +119,7 @@ def _data(model: Model, example: Path) -> Plain:
 
 def _example(model: Model) -> Atoms:
     """A labelled crystal."""
-    atoms = cluster(model.symbols, model.cutoff, 12)
+    (atoms,) = samples(model, (max(12, len(model.symbols)),))
     atoms.center(vacuum=model.cutoff / 5)
     atoms.pbc = True
     atoms.calc = SinglePointCalculator(atoms, energy=0.0, forces=0.0 * atoms.positions)

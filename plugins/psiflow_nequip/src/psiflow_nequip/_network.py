@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from psiflow_torch.architecture import Architecture, Output, Statistics
@@ -20,6 +20,9 @@ from psiflow_nequip.options import EquivariantOptions
 @dataclass(frozen=True)
 class EquivariantNetwork(Architecture):
     """The network of one of the libraries' model builders; it holds the energies of isolated atoms itself."""
+
+    libraries: ClassVar[tuple[str, ...]] = ("nequip", "nequip-allegro", "e3nn", "psiflow-nequip")
+    in_tensors: ClassVar[tuple[str, ...]] = ("avg_num_neighbors", "per_type_energy_scales", "per_type_energy_shifts")
 
     potential: str
     """`"nequip"` or `"allegro"`."""
@@ -42,6 +45,9 @@ class EquivariantNetwork(Architecture):
 
     def forward(self, network: torch.nn.Module, batch: Batch, *, stress: bool, training: bool) -> Output:
         return output(network(inputs(batch)))
+
+    def traced(self, network: torch.nn.Module, batch: Batch) -> Output:
+        return self.forward(network, batch, stress=True, training=False)
 
     def offsets(self, model: Model) -> Array:
         """None: the network sums them itself, in float64."""

@@ -21,9 +21,6 @@ class EquivariantOptions(TorchOptions):
 
     learning_rate: PositiveFloat = 0.06
     """Adam's learning rate at the first step of a training from scratch. [dimensionless]"""
-    compile: bool = False
-    """Predict with compiled code (AOTInductor). Compiling needs a C++ compiler, and takes a minute or two once for
-    each architecture and machine. [yes or no]"""
 
     @abstractmethod
     def network(self) -> Plain:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from psiflow_torch.potential import TorchPotential
 
-from psiflow_core.components import Predictor
 from psiflow_nequip.options import AllegroOptions, EquivariantOptions, NequipOptions
 
 if TYPE_CHECKING:
@@ -23,15 +22,6 @@ class Equivariant(EquivariantOptions, TorchPotential):
         from psiflow_nequip._network import EquivariantNetwork
 
         return EquivariantNetwork(self.name)
-
-    def load(self, model: Path, device: str = "cpu") -> Predictor:
-        if not self.compile:
-            return super().load(model, device)
-        from psiflow_torch.model import Model
-
-        from psiflow_nequip._predictor import CompiledPredictor
-
-        return CompiledPredictor(self.architecture(), Model.open(model, self.name), device)
 
     def export(self, model: Path, target: Path) -> None:
         """Write the format that the target's name asks for, by the library's own commands.

@@ -45,6 +45,11 @@ class Architecture(ABC):
     edge_values: ClassVar[int] = 5_000_000
     """Largest number of values for the edges of one batch of predictions; see `edge_width`. [count]"""
 
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """Distributions on whose versions compiled code depends, this one's included."""
+    in_tensors: ClassVar[tuple[str, ...]] = ()
+    """Entries of a plan that `traceable` keeps in tensors: compiled code does not depend on them."""
+
     @abstractmethod
     def plan(self, options: Any, energies: Mapping[str, float], statistics: Statistics) -> Plain:
         """The arguments of the network, as plain data.
@@ -75,6 +80,10 @@ class Architecture(ABC):
         """
         raise NotImplementedError("an architecture defines energies, or forward")
 
+    def traced(self, network: torch.nn.Module, batch: Batch) -> Output:
+        """The output of a `traceable` network, with stresses."""
+        return Architecture.forward(self, network, batch, stress=True, training=False)
+
     def forward(self, network: torch.nn.Module, batch: Batch, *, stress: bool, training: bool) -> Output:
         """Energies, forces and stresses of a batch.
 
@@ -97,7 +106,17 @@ class Architecture(ABC):
         if not stress:
             return Output(energies, forces, None)
         virial = torch.zeros_like(strain) if slopes[1] is None else slopes[1]
-        return Output(energies, forces, virial / torch.linalg.det(batch.cells).abs().to(dtype)[:, None, None])
+        a, b, c = batch.cells.unbind(1)
+        volumes = (torch.linalg.cross(a, b) * c).sum(1).abs().to(dtype)
+        return Output(energies, forces, virial / volumes[:, None, None])
+
+    def traceable(self, model: Model) -> torch.nn.Module:
+        """A network with these weights for `energies` in plain operations, which can be traced and compiled.
+
+        TorchScript cannot, and numbers that differ between models have to be in tensors. The caller copies what it
+        keeps: the network may be used again for another model.
+        """
+        return self.network(model)
 
     def features(self, network: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """Values of each atom that rotation does not change, shape (atoms, features)."""

@@ -108,8 +108,10 @@ class Batch:
     sizes: torch.Tensor
     """Atoms in each structure, shape (structures,)."""
 
-    def __len__(self) -> int:
-        return len(self.sizes)
+    @property
+    def count(self) -> int:
+        """Number of structures; symbolic while the network is traced."""
+        return self.sizes.shape[0]
 
 
 def collate(graphs: Sequence[Graph], device: torch.device) -> Batch:

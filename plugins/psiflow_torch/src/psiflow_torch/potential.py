@@ -44,4 +44,4 @@ class TorchPotential(TorchOptions):
         from psiflow_torch.model import Model
         from psiflow_torch.predictor import TorchPredictor
 
-        return TorchPredictor(self.architecture(), Model.open(model, self.name), device)
+        return TorchPredictor(self.architecture(), Model.open(model, self.name), device, self.compile)

@@ -12,22 +12,25 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from psiflow_core.components import Prediction, Predictor
 from psiflow_core.structures import Array
 from psiflow_torch.architecture import Architecture, Output
+from psiflow_torch.compiled import Choice
 from psiflow_torch.engine import on, torch
 from psiflow_torch.graphs import Batch, Graph, GraphBuilder, collate, minibatches
 from psiflow_torch.model import Model
+from psiflow_torch.swift import Swift
 
 
 class TorchPredictor(Predictor):
     """A model on a device. Any mix of structures is predicted in as few batches as memory allows."""
 
-    def __init__(self, architecture: Architecture, model: Model, device: str) -> None:
-        self._made_of: tuple[Any, ...] = (architecture, model, device)
+    def __init__(self, architecture: Architecture, model: Model, device: str, compile: Choice = "never") -> None:
+        self._made_of: tuple[Any, ...] = (architecture, model, device, compile)
         self._architecture = architecture
         self._device = on(device)
         self._network = architecture.network(model).to(self._device).eval().requires_grad_(False)
         self._offsets = architecture.offsets(model)
         self._builder = GraphBuilder(model.cutoff, model.symbols)
         self._max_edges = architecture.edge_values // architecture.edge_width(model)
+        self._swift = Swift(architecture, model, self._device, self._network, compile)
         self.cutoff = model.cutoff
 
     def predict(self, structures: Sequence[Atoms]) -> list[Prediction]:
@@ -61,7 +64,11 @@ class TorchPredictor(Predictor):
         ]
 
     def _output(self, batch: Batch, stress: bool) -> Output:
-        return self._architecture.forward(self._network, batch, stress=stress, training=False)
+        compiled = self._swift.network
+        if compiled is not None and batch.edges.shape[1] > 1:  # the code is compiled for sizes of two and more
+            return compiled(batch)
+        with self._swift.counting():
+            return self._architecture.forward(self._network, batch, stress=stress, training=False)
 
     def _features(self, graphs: Sequence[Graph]) -> list[Array]:
         with torch.no_grad():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from psiflow_torch.architecture import Architecture, Statistics
 from psiflow_torch.engine import torch
@@ -37,6 +38,8 @@ class PairNetwork(torch.nn.Module):
 
 
 class PairArchitecture(Architecture):
+    in_tensors: ClassVar[tuple[str, ...]] = ("scale",)
+
     def plan(self, options: Pairs, energies: Mapping[str, float], statistics: Statistics) -> Plain:
         return {
             "cutoff": options.r_max,
@@ -50,7 +53,7 @@ class PairArchitecture(Architecture):
 
     def energies(self, network: torch.nn.Module, batch: Batch, vectors: torch.Tensor) -> torch.Tensor:
         pairs = network(torch.linalg.norm(vectors, dim=1), batch.species[batch.edges].T)
-        sums = pairs.new_zeros(len(batch))
+        sums = pairs.new_zeros(batch.count)
         return sums.index_add(0, batch.structure[batch.edges[0]], pairs)
 
     def features(self, network: torch.nn.Module, batch: Batch) -> torch.Tensor:
