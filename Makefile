@@ -67,6 +67,8 @@ chaos: $(VENV)/.test
 benchmarks: $(VENV)/.test $(NEQUIP)/environment.json
 	$(BIN)/python benchmarks/openmm_step.py
 	$(BIN)/python benchmarks/batched_walkers.py
+	$(BIN)/python benchmarks/compiled.py mace
+	$(NEQUIP)/venv/bin/python benchmarks/compiled.py nequip allegro
 	$(BIN)/python benchmarks/start_up.py
 	$(BIN)/python benchmarks/large_datasets.py
 	$(BIN)/python benchmarks/task_overhead.py

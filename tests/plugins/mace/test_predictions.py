@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from ase import Atoms
@@ -118,16 +116,3 @@ def test_unseen_structures_are_predicted_much_better_than_by_nothing(
         reference.append(atoms.get_forces())
     truth = np.concatenate(reference)
     assert np.sqrt(np.mean((predicted - truth) ** 2)) < np.sqrt(np.mean(truth**2)) / 5
-
-
-def test_compiled_code_says_what_the_network_says(small, model: Path, validation: list[Atoms]) -> None:
-    compiled, eager = small(compile="always").load(model), small(compile="never").load(model)
-    assert compiled._swift.network is not None
-    several = [*validation, validation[0].repeat(2), slab_of(validation[0]), Atoms("Al")]
-    for batch in (several, *([atoms] for atoms in several)):
-        for one, other in zip(compiled.predict(batch), eager.predict(batch), strict=True):
-            assert one.energy == pytest.approx(other.energy, abs=1e-9)
-            np.testing.assert_allclose(one.forces, other.forces, atol=1e-9)
-            assert (one.stress is None) == (other.stress is None)
-            if one.stress is not None:
-                np.testing.assert_allclose(one.stress, other.stress, atol=1e-10)

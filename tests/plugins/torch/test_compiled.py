@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +39,12 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder without code, for which it would pay to compile at once."""
     monkeypatch.setenv("PSIFLOW_COMPILED", str(tmp_path / "c"))
     monkeypatch.setattr("psiflow_torch.swift.NOTED", 0.0)
-    monkeypatch.setattr("psiflow_torch.compiled.PAYS", 0.0)
+    monkeypatch.setattr("psiflow_torch.programs.Predictions.pays", 0.0)
     return tmp_path / "c"
 
 
 def is_compiled(predictor: Predictor) -> bool:
-    return predictor._swift.network is not None  # type: ignore[attr-defined]
+    return predictor._swift.compiled is not None  # type: ignore[attr-defined]
 
 
 def agree(these: list[Prediction], those: list[Prediction]) -> None:
@@ -80,10 +80,10 @@ def test_it_is_compiled_once_the_time_for_that_has_been_spent(
     small: Make, model: Path, validation: list[Atoms], empty: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     predictor = small(compile="auto").load(model)
-    monkeypatch.setattr("psiflow_torch.compiled.PAYS", 1e9)
+    monkeypatch.setattr("psiflow_torch.programs.Predictions.pays", 1e9)
     before = predictor.predict(validation)
     assert not is_compiled(predictor)
-    monkeypatch.setattr("psiflow_torch.compiled.PAYS", 0.0)
+    monkeypatch.setattr("psiflow_torch.programs.Predictions.pays", 0.0)
     predictor.predict(validation)
     assert is_compiled(predictor)
     agree(predictor.predict(validation), before)
@@ -104,7 +104,7 @@ def test_a_damaged_file_is_told_and_not_used(
     monkeypatch.setenv("PSIFLOW_COMPILED", str(tmp_path))
     (tmp_path / next(here.glob("*.pt2")).name).write_bytes(content)
     found = small(compile="auto").load(model)
-    assert "predicts without compiled code" in caplog.text
+    assert "works without compiled code" in caplog.text
     assert not is_compiled(found)
     agree(found.predict(validation), predictor.predict(validation))
 
@@ -113,17 +113,15 @@ def test_code_that_says_something_else_is_told_and_not_used(
     small: Make, task: Make, model: Path, here: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its forces are scaled."""
-    import torch
-    from psiflow_torch.architecture import Output
-    from psiflow_torch.compiled import CompiledNetwork
+    from psiflow_torch.compiled import Compiled
 
-    def wrong(self: CompiledNetwork, batch: Any) -> Output:
-        said = right(self, batch)
-        return Output(said.energies, torch.mul(said.forces, 1.001), said.stresses)
+    def wrong(self: Compiled, *inputs: Any) -> Any:
+        energies, forces, stresses = right(self, *inputs)
+        return energies, forces * 1.001, stresses
 
-    right = CompiledNetwork.__call__
+    right = Compiled.__call__
     with pytest.MonkeyPatch.context() as patch, caplog.at_level(logging.WARNING, "psiflow.torch"):
-        patch.setattr(CompiledNetwork, "__call__", wrong)
+        patch.setattr(Compiled, "__call__", wrong)
         assert not is_compiled(small(compile="auto").load(model))
     assert "differs by" in caplog.text
     assert is_compiled(small(compile="auto").load(model))
@@ -185,3 +183,46 @@ def test_a_folder_that_cannot_be_written_stops_nothing(
     predictor = small(compile="auto").load(model)
     assert len(predictor.predict(validation)) == len(validation)
     assert not is_compiled(predictor)
+
+
+@pytest.mark.parametrize("kinds", ["molecules", "both"])
+def test_a_compiled_training_gives_the_same_model(
+    small: Make, task: Make, training: list[Atoms], validation: list[Atoms], compiled_steps: Path, kinds: str
+) -> None:
+    """Also without stresses, and in its last step, which is the same as the first."""
+    chosen = training if kinds == "both" else training[1::2]
+    models = {}
+    for choice in ("auto", "never"):
+        potential = small(steps=30, compile=choice, learning_rate=0.01)
+        models[choice] = potential.train(task(training=chosen, validation=[]))
+    assert models["auto"].history[-1]["loss"] == pytest.approx(models["never"].history[-1]["loss"], rel=1e-9)
+    said = [small(compile="never").load(result.model).predict(validation) for result in models.values()]
+    agree(*said)
+
+
+@pytest.fixture(scope="module")
+def _compiled_steps(tmp_path_factory: pytest.TempPathFactory, small: Make, task: Make) -> Path:
+    folder = tmp_path_factory.mktemp("compiled-steps")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PSIFLOW_COMPILED", str(folder))
+        small(steps=1, compile="always").train(task())
+    assert len(list(folder.glob("*.pt2"))) == 1
+    return folder
+
+
+@pytest.fixture
+def compiled_steps(_compiled_steps: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with the code for steps, which has to be used."""
+    from psiflow_torch.compiled import Compiled
+
+    calls: list[int] = []
+
+    def counted(self: Compiled, *inputs: Any) -> Any:
+        calls.append(1)
+        return right(self, *inputs)
+
+    right = Compiled.__call__
+    monkeypatch.setattr(Compiled, "__call__", counted)
+    monkeypatch.setenv("PSIFLOW_COMPILED", str(_compiled_steps))
+    yield _compiled_steps
+    assert len(calls) >= 30

@@ -11,9 +11,9 @@ from typing import Any
 import ase.io
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from psiflow_torch.compiler import samples
 from psiflow_torch.engine import torch
 from psiflow_torch.model import Model
+from psiflow_torch.programs import samples
 
 from psiflow_core.errors import OptionError
 from psiflow_core.files import copy_atomically

@@ -46,8 +46,8 @@ class EquivariantNetwork(Architecture):
     def forward(self, network: torch.nn.Module, batch: Batch, *, stress: bool, training: bool) -> Output:
         return output(network(inputs(batch)))
 
-    def traced(self, network: torch.nn.Module, batch: Batch) -> Output:
-        return self.forward(network, batch, stress=True, training=False)
+    def traced(self, network: torch.nn.Module, batch: Batch, *, training: bool) -> Output:
+        return self.forward(network, batch, stress=True, training=training)
 
     def offsets(self, model: Model) -> Array:
         """None: the network sums them itself, in float64."""

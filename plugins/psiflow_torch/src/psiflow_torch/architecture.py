@@ -80,9 +80,9 @@ class Architecture(ABC):
         """
         raise NotImplementedError("an architecture defines energies, or forward")
 
-    def traced(self, network: torch.nn.Module, batch: Batch) -> Output:
+    def traced(self, network: torch.nn.Module, batch: Batch, *, training: bool) -> Output:
         """The output of a `traceable` network, with stresses."""
-        return Architecture.forward(self, network, batch, stress=True, training=False)
+        return Architecture.forward(self, network, batch, stress=True, training=training)
 
     def forward(self, network: torch.nn.Module, batch: Batch, *, stress: bool, training: bool) -> Output:
         """Energies, forces and stresses of a batch.

@@ -1,7 +1,7 @@
-"""Machine code for predictions: compiled once for each architecture and kind of machine, and cached for all processes.
+"""Machine code: compiled once for each architecture and kind of machine, and cached for all processes.
 
-The weights are arguments of the code, so that all members of a committee, and their children, share it. It is used only
-if it agrees with the network itself, each time it is loaded.
+The tensors of the network are arguments of the code, so that all members of a committee, and their children, share it.
+It is used only if it agrees with the network itself, each time it is loaded.
 """
 
 from __future__ import annotations
@@ -14,38 +14,44 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from psiflow_core.errors import EngineMissing
 from psiflow_core.structures import Plain, sha256
-from psiflow_torch.architecture import Architecture, Output
-from psiflow_torch.compiler import compile_apart, example, flat, samples, tensors
-from psiflow_torch.engine import alone, torch
-from psiflow_torch.graphs import Batch
+from psiflow_torch.architecture import Architecture
+from psiflow_torch.compiler import compile_apart
+from psiflow_torch.engine import Tensors, alone, torch
 from psiflow_torch.model import Model
+from psiflow_torch.programs import Inputs, Program, tensors
 
 log = logging.getLogger("psiflow.torch")
 
 FOLDER = "PSIFLOW_COMPILED"
 """The environment variable with the folder of compiled code, instead of `$XDG_CACHE_HOME/psiflow`."""
 
-PAYS = 90.0
-"""Time spent on predictions by all processes before code is compiled, which takes about as long. [s]"""
-
 TOLERANCE = {"float32": 1e-4, "float64": 1e-9}
-"""Between compiled code and the network: largest error of energies and forces, relative to the largest force, or to 1
-eV/Å."""
+"""Between compiled code and the network: the largest error of an output, relative to its largest value, or to 1."""
 
+CHECKED = ((5, 4), (9, 3, 14))
+"""Atoms of the clusters for which code is compared with the network: others than those it was compiled with."""
 
-Choice = Literal["auto", "always", "never"]
+Eager = Callable[[Inputs], Inputs]
+"""The same outputs without code."""
 
 
 class Code:
-    """The compiled code for the predictions of models of one shape on one device; files are shared by all processes."""
+    """The compiled code of a program for models of one shape on one device; files are shared by all processes.
 
-    def __init__(self, architecture: Architecture, model: Model, device: torch.device) -> None:
-        self._architecture, self._model, self._device = architecture, model, device
-        self._file = folder() / f"{sha256(_identity(architecture, model, device))}.pt2"
+    Args:
+        eager: gives what new code is compared with: the outputs of the network as it is without code.
+    """
+
+    def __init__(
+        self, program: Program, architecture: Architecture, model: Model, device: torch.device, eager: Eager
+    ) -> None:
+        self._program, self._architecture, self._model, self._device = program, architecture, model, device
+        self._eager = eager
+        self._file = folder() / f"{sha256(_identity(program, architecture, model, device))}.pt2"
         self._spent = self._file.with_suffix(".seconds")
 
     @property
@@ -53,18 +59,16 @@ class Code:
         return self._file.exists()
 
     def pays(self, seconds: float) -> bool:
-        """Whether it is time to compile, after so many more seconds of predictions without it."""
+        """Whether it is time to compile, after so many more seconds without code."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
         with self._spent.open("a") as file:
             file.write(f"{seconds:.1f}\n")
-        return sum(float(line) for line in self._spent.read_text().split()) >= PAYS
+        return sum(float(line) for line in self._spent.read_text().split()) >= self._program.pays
 
-    def load(self, network: torch.nn.Module, wait: bool) -> CompiledNetwork | None:
-        """The compiled network with the weights of the model; it is compiled if missing.
+    def load(self, wait: bool) -> Compiled | None:
+        """The code with the tensors of the model; it is compiled if missing.
 
         Args:
-            network: of the model, with which new code has to agree. Code is compared with the traceable network each
-                time that it is loaded.
             wait: whether to wait for another process that compiles it; else None if there is one.
 
         Raises:
@@ -80,52 +84,42 @@ class Code:
                 if not self.exists:
                     self._compile()
         with alone():
-            plain = self._architecture.traceable(self._model).to(self._device).eval().requires_grad_(False)
-            compiled = CompiledNetwork(self._file, plain)
-            self._compare(compiled, lambda batch: self._architecture.traced(plain, batch))
+            network = self._architecture.traceable(self._model).to(self._device)
+            held = tensors(network)
+            compiled = Compiled(self._file, {name: tensor.clone() for name, tensor in held.items()})
+            self._compare(compiled, lambda inputs: self._program.run(self._architecture, network, inputs, held))
         if is_new:
-            self._compare(
-                compiled, lambda batch: self._architecture.forward(network, batch, stress=True, training=False)
-            )
+            self._compare(compiled, self._eager)
         return compiled
 
-    def _compare(self, compiled: CompiledNetwork, eager: Callable[[Batch], Output]) -> None:
-        """Compare the code with the network, for other structures than those it was compiled with."""
-        for sizes in ((5,), (9, 3, 14)):
-            batch = example(self._model, samples(self._model, sizes), self._device)
-            here, there = eager(batch), compiled(batch)
-            scale = max(1.0, float(here.forces.detach().abs().max()))
-            for mine, its in ((here.energies, there.energies), (here.forces, there.forces)):
-                error = float((mine.detach() - its).abs().max()) / scale
+    def _compare(self, compiled: Compiled, eager: Eager) -> None:
+        for sizes in CHECKED:
+            inputs = self._program.example(self._model, sizes, self._device)
+            for mine, its in zip(eager(inputs), compiled(*inputs), strict=True):
+                error = float((mine.detach() - its).abs().max()) / max(1.0, float(mine.detach().abs().max()))
                 if not error <= TOLERANCE[self._model.dtype]:
                     raise RuntimeError(f"{self._file} differs by {error:.2g} from the network; it is not used")
 
     def _compile(self) -> None:
         if not has_compiler():
             raise EngineMissing("compiling needs a C++ compiler, and none is installed here: install g++")
-        log.info("compiles the predictions of potential '%s': %s", self._model.potential, self._file)
+        log.info("compiles the %s of potential '%s': %s", self._program.name, self._model.potential, self._file)
         part = self._file.with_name(f"{self._file.stem}.{os.getpid()}.pt2")
-        compile_apart(self._architecture, self._model, self._device, part)
+        compile_apart(self._program, self._architecture, self._model, self._device, part)
         part.replace(self._file)
 
 
-class CompiledNetwork:
-    """A compiled network: energies, forces and stresses of a batch."""
+class Compiled:
+    """A compiled program with the tensors of a network."""
 
-    def __init__(self, file: Path, network: torch.nn.Module) -> None:
-        self._weights = [tensor.clone() for tensor in tensors(network).values()]
-        self._code = torch._inductor.aoti_load_package(str(file))
+    def __init__(self, file: Path, held: Tensors) -> None:
+        self.held = held
+        """By name, in the order of the code's arguments."""
+        self._code: Any = torch._inductor.aoti_load_package(str(file))
 
-    def __call__(self, batch: Batch) -> Output:
-        if batch.count > 1:
-            return self._ask(batch)
-        both = self._ask(_with_a_lone_atom(batch))  # sizes of one are not among those that the code is compiled for
-        assert both.stresses is not None
-        return Output(both.energies[:1], both.forces[:-1], both.stresses[:1])
-
-    def _ask(self, batch: Batch) -> Output:
+    def __call__(self, *inputs: torch.Tensor) -> Inputs:
         with torch.inference_mode():
-            return Output(*self._code(*flat(batch), *self._weights))
+            return tuple(self._code(*inputs, *self.held.values()))
 
 
 def folder() -> Path:
@@ -140,9 +134,10 @@ def has_compiler() -> bool:
     return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++"))
 
 
-def _identity(architecture: Architecture, model: Model, device: torch.device) -> Plain:
+def _identity(program: Program, architecture: Architecture, model: Model, device: torch.device) -> Plain:
     """Everything that the code depends on; the number of threads is fixed when it is compiled."""
     return {
+        "program": program.name,
         "potential": model.potential,
         "plan": {name: value for name, value in model.plan.items() if name not in architecture.in_tensors},
         "weights": {name: list(tensor.shape) for name, tensor in model.weights.items()},
@@ -170,21 +165,3 @@ def _one_process(lock: Path, wait: bool) -> Iterator[bool]:
             yield False
         else:
             yield True
-
-
-def _with_a_lone_atom(batch: Batch) -> Batch:
-    """Add a second structure: an atom without neighbours."""
-
-    def more(values: torch.Tensor, value: float) -> torch.Tensor:
-        return torch.cat([values, values.new_full((1, *values.shape[1:]), value)])
-
-    return Batch(
-        positions=more(batch.positions, 0.0),
-        species=more(batch.species, 0),
-        edges=batch.edges,
-        unit_shifts=batch.unit_shifts,
-        shifts=batch.shifts,
-        cells=torch.cat([batch.cells, torch.eye(3).to(batch.cells)[None]]),
-        structure=more(batch.structure, 1),
-        sizes=more(batch.sizes, 1),
-    )

@@ -17,6 +17,7 @@ from psiflow_torch.engine import torch
 from psiflow_torch.graphs import Graph, GraphBuilder, collate
 from psiflow_torch.model import Model
 from psiflow_torch.options import TorchOptions
+from psiflow_torch.weighted import Labels
 
 ATOMS = 256
 """Atoms in one batch of an evaluation. [count]"""
@@ -73,34 +74,18 @@ def _example(atoms: Atoms, builder: GraphBuilder, offsets: Array) -> Example:
     )
 
 
-def loss(
-    architecture: Architecture,
-    network: torch.nn.Module,
-    chosen: Sequence[Example],
-    options: TorchOptions,
-    device: torch.device,
-) -> torch.Tensor:
-    """Weighted mean squared errors: energies per atom, force components, and the stresses that are known.
+def labels(chosen: Sequence[Example], device: torch.device) -> Labels:
+    """The labels of a batch of examples."""
 
-    It is the loss of `mace_run_train` and of `nequip-train`, with the mean over atoms of all structures for forces.
-    """
-    batch = collate([example.graph for example in chosen], device)
-    stress = any(example.has_stress for example in chosen)
-    output = architecture.forward(network, batch, stress=stress, training=True)
+    def there(values: Array) -> torch.Tensor:
+        return torch.from_numpy(values).to(device)
 
-    def label(values: Array, like: torch.Tensor) -> torch.Tensor:
-        return torch.from_numpy(values).to(device=device, dtype=like.dtype)
-
-    energies = label(np.array([example.energy for example in chosen]), output.energies)
-    forces = label(np.concatenate([example.forces for example in chosen]), output.forces)
-    total = options.energy_weight * ((output.energies - energies) / batch.sizes).square().mean()
-    total = total + options.forces_weight * (output.forces - forces).square().mean()
-    if stress:
-        assert output.stresses is not None
-        stresses = label(np.stack([example.stress for example in chosen]), output.stresses)
-        known = label(np.array([float(example.has_stress) for example in chosen])[:, None, None], output.stresses)
-        total = total + options.stress_weight * (known * (output.stresses - stresses)).square().mean()
-    return total
+    return Labels(
+        energies=there(np.array([example.energy for example in chosen])),
+        forces=there(np.concatenate([example.forces for example in chosen])),
+        stresses=there(np.stack([example.stress for example in chosen])),
+        known=there(np.array([float(example.has_stress) for example in chosen])),
+    )
 
 
 def residuals(

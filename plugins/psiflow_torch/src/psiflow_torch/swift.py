@@ -1,48 +1,40 @@
-"""When a model is predicted with compiled code: once it is there, and once compiling pays."""
+"""When compiled code is used: once it is there, and once compiling pays."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Literal
 
-from psiflow_torch.architecture import Architecture
-from psiflow_torch.compiled import Choice, Code, CompiledNetwork, has_compiler
-from psiflow_torch.engine import torch
-from psiflow_torch.model import Model
+from psiflow_torch.compiled import Code, Compiled, has_compiler
 
 log = logging.getLogger("psiflow.torch")
 
 NOTED = 5.0
-"""Time of predictions after which it is noted for other processes, and code is looked for. [s]"""
+"""Time without code after which it is noted for other processes, and code is looked for. [s]"""
+
+Choice = Literal["auto", "always", "never"]
 
 
 class Swift:
-    """The compiled network of a predictor, if it has one.
+    """The compiled code of a program, if there is some.
 
-    What goes wrong with compiled code is a warning in the log: the network itself always works.
+    What goes wrong with it is a warning in the log: the network itself always works.
 
     Args:
-        network: predicts without compiled code, and is what that has to agree with.
+        make: gives the code, compiled or not.
     """
 
-    def __init__(
-        self,
-        architecture: Architecture,
-        model: Model,
-        device: torch.device,
-        network: torch.nn.Module,
-        choice: Choice,
-    ) -> None:
-        self.network: CompiledNetwork | None = None
-        self._eager, self._potential = network, model.potential
-        self._seconds = 0.0
+    def __init__(self, make: Callable[[], Code], choice: Choice, potential: str) -> None:
+        self.compiled: Compiled | None = None
+        self._potential, self._seconds = potential, 0.0
         self._code: Code | None = None
         if choice == "never":
             return
         try:
-            code = Code(architecture, model, device)
+            code = make()
         except (OSError, RuntimeError) as error:  # no home directory
             self._give_up(error)
             return
@@ -53,7 +45,7 @@ class Swift:
 
     @contextmanager
     def counting(self) -> Iterator[None]:
-        """Count the time of a prediction without compiled code; compile if it pays."""
+        """Count the time of work without code; compile if it pays."""
         code = self._code
         if code is None:
             yield
@@ -74,14 +66,14 @@ class Swift:
 
     def _take_up(self, code: Code, wait: bool) -> None:
         try:
-            found = code.load(self._eager, wait)
+            found = code.load(wait)
         except Exception as error:  # a compiler's, or of a file of another machine: there is always the network itself
             self._give_up(error)
             return
         if found is not None:
-            self.network, self._code = found, None
+            self.compiled, self._code = found, None
 
     def _give_up(self, error: Exception) -> None:
         what = f"{type(error).__name__}: {error}"
-        log.warning("potential '%s' predicts without compiled code: %s", self._potential, what)
+        log.warning("potential '%s' works without compiled code: %s", self._potential, what)
         self._code = None

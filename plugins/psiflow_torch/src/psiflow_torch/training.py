@@ -13,7 +13,8 @@ from psiflow_core.potentials.residuals import Residual, training_errors
 from psiflow_torch import checkpoints
 from psiflow_torch.architecture import Architecture
 from psiflow_torch.engine import on, threads, torch
-from psiflow_torch.examples import Example, examples, loss, losses, residuals
+from psiflow_torch.examples import Example, examples, losses, residuals
+from psiflow_torch.gradients import Gradients
 from psiflow_torch.model import Model
 from psiflow_torch.options import TorchOptions
 from psiflow_torch.schedule import Average, LearningRate, fitting_batch, minibatch
@@ -72,6 +73,7 @@ class Training:
         self._fingerprint = fingerprint(options, task)
         self._checkpoint = task.folder / "checkpoint.pt"
         self._network = architecture.network(begin).to(device).train()
+        self._gradients = Gradients(options, architecture, begin, self._network, device)
         groups = architecture.parameter_groups(self._network, options)
         self._optimizer = torch.optim.Adam(groups, amsgrad=options.amsgrad, fused=True)
         self._rate = LearningRate(options, self._steps, warm)
@@ -143,18 +145,17 @@ class Training:
         for group in self._optimizer.param_groups:
             group["lr"] = self._rate.at(self.step)
         self._optimizer.zero_grad(set_to_none=True)
-        value = loss(self._architecture, self._network, batch, self._options, self._device)
-        value.backward()
+        value = self._gradients.set(batch)
         if self._options.gradient_clip is not None:
             torch.nn.utils.clip_grad_norm_(self._network.parameters(), self._options.gradient_clip)
-        if not np.isfinite(value.item()):
+        if not np.isfinite(value):
             raise TrainingFailed(
                 f"the loss is not finite at step {self.step}: lower {self._rate.option}={self._rate.first:g}, "
                 "or look for wrong labels in the training set"
             )
         self._optimizer.step()
         self._average.update()
-        return value.item()
+        return value
 
     def _evaluate(self) -> None:
         entry = {"step": float(self.step), "loss": float(np.mean(self._losses))}
