@@ -7,7 +7,10 @@ import os
 import shutil
 import sys
 import tempfile
+import uuid
 from pathlib import Path
+
+import pytest
 
 from psiflow_core.environments import environment
 
@@ -16,3 +19,9 @@ os.environ.setdefault(environment.FOLDER, str(Path(sys.prefix) / "environments")
 compiled = tempfile.mkdtemp(prefix="psiflow-compiled-")
 os.environ["PSIFLOW_COMPILED"] = compiled
 atexit.register(shutil.rmtree, compiled, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _compiled_code_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test compiles because others have spent the time that pays for it."""
+    monkeypatch.setenv("PSIFLOW_COMPILED", str(tmp_path_factory.getbasetemp() / f"compiled-{uuid.uuid4().hex[:8]}"))

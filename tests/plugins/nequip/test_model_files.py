@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -157,6 +158,7 @@ def test_a_compiled_model_says_the_same_in_nequips_own_calculator(
     says_the_same(calculator, quick().load(quick_model), validation)
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 def test_compiled_code_says_the_same_and_serves_every_model_of_its_architecture(
     quick: Make, task: Make, quick_model: Path, validation: list[Atoms], tmp_path: Path, monkeypatch: Any
 ) -> None:
