@@ -77,7 +77,7 @@ def step(potential: TorchPotential, task: TrainingTask) -> Callable[[], object]:
     architecture, device = potential.architecture(), torch.device("cpu")
     begin, _ = start(potential, architecture, task, potential.trained)
     network = architecture.network(begin).train()
-    gradients = Gradients(potential, architecture, begin, network, device)
+    gradients = Gradients(potential, architecture, begin, network, device, 8)
     chosen = examples(task.training, begin, architecture.offsets(begin), "training")
     return lambda: gradients.set(chosen)
 

@@ -92,6 +92,15 @@ def test_it_is_compiled_once_the_time_for_that_has_been_spent(
     agree(predictor.predict(validation), before)
 
 
+def test_compiling_that_was_not_finished_is_tried_again_only_after_as_much_work(
+    small: Make, model: Path, empty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a task in short blocks would compile in each, and do nothing else."""
+    monkeypatch.setattr("psiflow_torch.programs.Predictions.pays", 10.0)
+    code = small(compile="auto").load(model)._swift._code
+    assert [code.pays(4.0) for _ in range(6)] == [False, False, True, False, False, True]
+
+
 @pytest.mark.parametrize("content", [b"", b"nonsense"])
 def test_a_damaged_file_is_told_and_not_used(
     small: Make,

@@ -59,11 +59,21 @@ class Code:
         return self._file.exists()
 
     def pays(self, seconds: float) -> bool:
-        """Whether it is time to compile, after so many more seconds without code."""
+        """Whether it is time to compile, after so many more seconds without code.
+
+        If that is begun and not finished, because a block ends for instance, the time has to be spent again first.
+        """
         self._file.parent.mkdir(parents=True, exist_ok=True)
+        self._note(seconds)
+        spent = sum(float(line) for line in self._spent.read_text().split())
+        if spent < self._program.pays:
+            return False
+        self._note(-spent)
+        return True
+
+    def _note(self, seconds: float) -> None:
         with self._spent.open("a") as file:
             file.write(f"{seconds:.1f}\n")
-        return sum(float(line) for line in self._spent.read_text().split()) >= self._program.pays
 
     def load(self, wait: bool) -> Compiled | None:
         """The code with the tensors of the model; it is compiled if missing.

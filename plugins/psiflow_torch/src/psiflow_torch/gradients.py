@@ -22,6 +22,7 @@ class Gradients:
 
     Args:
         network: of this model's shape; the gradients of its weights are set.
+        batch_size: examples in a step; code is compiled for two and more.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class Gradients:
         model: Model,
         network: torch.nn.Module,
         device: torch.device,
+        batch_size: int,
     ) -> None:
         self._architecture, self._network, self._device = architecture, network, device
         self._factors = torch.tensor(
@@ -39,7 +41,7 @@ class Gradients:
         weights = dict(network.named_parameters())
         self._weights = {name: weights[name] for name in weight_names(network)}
         make = partial(Code, PROGRAMS["steps"], architecture, model, device, self._eager)
-        self._swift = Swift(make, options.compile, model.potential)
+        self._swift = Swift(make, options.compile if batch_size > 1 else "never", model.potential)
 
     def set(self, chosen: Sequence[Example]) -> float:
         """Set the gradients of the network's weights; returns the loss of these examples."""

@@ -73,7 +73,7 @@ class Training:
         self._fingerprint = fingerprint(options, task)
         self._checkpoint = task.folder / "checkpoint.pt"
         self._network = architecture.network(begin).to(device).train()
-        self._gradients = Gradients(options, architecture, begin, self._network, device)
+        self._gradients = Gradients(options, architecture, begin, self._network, device, self._batch_size)
         groups = architecture.parameter_groups(self._network, options)
         self._optimizer = torch.optim.Adam(groups, amsgrad=options.amsgrad, fused=True)
         self._rate = LearningRate(options, self._steps, warm)
