@@ -156,6 +156,11 @@ def _structure(task: Task, state: State) -> str:
     return state.candidates[task.about.candidate].structure
 
 
+def _budget_is_spent(state: State, settings: Settings) -> bool:
+    """Whether the labels that are there and under way are all that there may be."""
+    return state.candidates.count("labelled", "labelling") >= settings.budget.labels
+
+
 def _labels(state: State, settings: Settings) -> Iterator[Candidate]:
     """Atoms and labels there were before, then the bootstrap, then walkers' candidates, the most uncertain first.
 
@@ -205,6 +210,8 @@ def _training_due(state: State, settings: Settings) -> bool:
         return not state.count("labelling") and not final_is_trained(state, settings)
     if newest is None:
         return not candidates.count("queued", "labelling", origins=("bootstrap", "initial"))
+    if settings.training.final_steps is not None and _budget_is_spent(state, settings):
+        return False  # it would choose no label, and the final training follows
     fresh = usable - newest.known
     still = not state.runs("sample") and not state.count("labelling")
     if settings.schedule == "sequential":

@@ -505,6 +505,23 @@ def test_a_final_training_is_made_where_it_is_asked_for() -> None:
     assert kinds(story.start()) == ["evaluate"]
 
 
+@pytest.mark.parametrize(("final_steps", "trained"), [(1000, False), (None, True)])
+def test_nothing_is_trained_that_can_choose_no_label_before_the_final_training(
+    final_steps: int | None, trained: bool
+) -> None:
+    """Two labels make a generation due, and a third is under way: then the budget is spent."""
+    training = Training(fewest=2, growth=0.5, validation=0.0, final_steps=final_steps)
+    story = Story(slots=9, budget=Budget(labels=5), training=training).with_model()
+    story.start()
+    for number, task in enumerate(story.state.runs("sample")):
+        story.end(task.id, deviation=1.0 + number)
+    story.start()
+    assert len(story.state.runs("label")) == 3
+    for task in story.state.runs("label")[:2]:
+        story.end(task.id)
+    assert any(task.kind == "train" for task in story.start()) == trained
+
+
 def test_the_evaluation_waits_for_the_test_labels() -> None:
     story = Story(slots=2, budget=Budget(labels=2), tests=1)
     story.start()
