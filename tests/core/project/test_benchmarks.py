@@ -37,6 +37,7 @@ SMALLEST: dict[str, str] = {
 
 TOO_MUCH: dict[str, str] = {
     "architectures": "needs NequIP, which has an environment of its own",
+    "compiled": "compiles for minutes",
     "environments": "two campaigns with MACE, one of them in another environment",
     "mace_against_run_train": "two trainings by programs of their own, each of which loads torch",
     "nequip_against_nequip_train": "needs NequIP, which has an environment of its own",
