@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,8 @@ atexit.register(shutil.rmtree, compiled, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)
-def _compiled_code_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+def _compiled_code_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test compiles because others have spent the time that pays for it."""
-    monkeypatch.setenv("PSIFLOW_COMPILED", str(tmp_path_factory.getbasetemp() / f"compiled-{uuid.uuid4().hex[:8]}"))
+    with pytest.MonkeyPatch.context() as patch:  # one of its own: the tests' is undone before their other fixtures
+        patch.setenv("PSIFLOW_COMPILED", str(tmp_path_factory.getbasetemp() / f"compiled-{uuid.uuid4().hex[:8]}"))
+        yield
