@@ -53,9 +53,9 @@ class TorchOptions(Potential):
     """Precision of the network; energies are always summed in float64. [name]"""
 
     compile: Literal["auto", "always", "never"] = "auto"
-    """Predict with compiled code (AOTInductor), which needs a C++ compiler, and takes a minute once for each
-    architecture and kind of machine. Auto uses code that is there, and compiles once the time has been spent on
-    predictions without it. [name]"""
+    """Predict and train with compiled code (AOTInductor), which needs a C++ compiler, and takes minutes once for each
+    architecture and kind of machine. Auto uses code that is there, and compiles after a few times as long without it.
+    [name]"""
 
     @model_validator(mode="after")
     def _has_a_loss(self) -> Self:

@@ -46,7 +46,7 @@ class Program(ABC):
     name: ClassVar[str]
     axes: ClassVar[Axes]
     pays: ClassVar[float]
-    """Time spent without code by all processes before it is compiled, which takes about as long. [s]"""
+    """Time spent without code by all processes before it is compiled: a few times as long as that takes. [s]"""
 
     @abstractmethod
     def example(self, model: Model, sizes: Sequence[int], device: torch.device) -> Inputs:
@@ -62,7 +62,7 @@ class Predictions(Program):
 
     name = "predictions"
     axes = BATCH_AXES
-    pays = 90.0
+    pays = 600.0
 
     def example(self, model: Model, sizes: Sequence[int], device: torch.device) -> Inputs:
         return flat(example(model, samples(model, sizes), device))
@@ -84,7 +84,7 @@ class Steps(Program):
 
     name = "steps"
     axes = (*BATCH_AXES, *LABEL_AXES, {})
-    pays = 180.0
+    pays = 1200.0
 
     def example(self, model: Model, sizes: Sequence[int], device: torch.device) -> Inputs:
         batch, random = example(model, samples(model, sizes), device), torch.Generator().manual_seed(0)
