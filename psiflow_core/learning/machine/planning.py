@@ -22,7 +22,7 @@ from psiflow_core.learning.machine.tasks import (
     label_task,
     training_task,
 )
-from psiflow_core.learning.machine.termination import all_astray, final_is_trained
+from psiflow_core.learning.machine.termination import all_astray, final_is_trained, only_final_is_left
 from psiflow_core.learning.machine.walkers import WalkerRecord
 from psiflow_core.learning.policies.settings import Settings
 
@@ -156,11 +156,6 @@ def _structure(task: Task, state: State) -> str:
     return state.candidates[task.about.candidate].structure
 
 
-def _budget_is_spent(state: State, settings: Settings) -> bool:
-    """Whether the labels that are there and under way are all that there may be."""
-    return state.candidates.count("labelled", "labelling") >= settings.budget.labels
-
-
 def _labels(state: State, settings: Settings) -> Iterator[Candidate]:
     """Atoms and labels there were before, then the bootstrap, then walkers' candidates, the most uncertain first.
 
@@ -210,9 +205,7 @@ def _training_due(state: State, settings: Settings) -> bool:
         return not state.count("labelling") and not final_is_trained(state, settings)
     if newest is None:
         return not candidates.count("queued", "labelling", origins=("bootstrap", "initial"))
-    if settings.training.final_steps is not None and _budget_is_spent(state, settings):
-        return False  # it would choose no label, and the final training follows
-    fresh = usable - newest.known
+    fresh = 0 if only_final_is_left(state, settings) else usable - newest.known
     still = not state.runs("sample") and not state.count("labelling")
     if settings.schedule == "sequential":
         return fresh > 0 and still and not state.label_pending and not _behind(state, settings)

@@ -144,6 +144,12 @@ def final_is_trained(state: State, settings: Settings) -> bool:
     return newest.final or settings.training.final_steps is None or nothing_to_learn_from
 
 
+def only_final_is_left(state: State, settings: Settings) -> bool:
+    """Whether another generation could choose no label, as all are there or under way, and a final one follows."""
+    spent = state.candidates.count("labelled", "labelling") >= settings.budget.labels
+    return spent and settings.training.final_steps is not None
+
+
 def all_astray(state: State, settings: Settings) -> bool:
     """Whether every walker has started over again and again, and done nothing else."""
     patience = settings.stopping.patience
